@@ -1,0 +1,3 @@
+"""PostgreSQL through psycopg: connect, migrate, observe, apply. Knows no YAML and prints nothing."""
+
+from __future__ import annotations
