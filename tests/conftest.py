@@ -1,0 +1,107 @@
+"""Fixtures for all tests: databases with pg_cron, and the command line as a subprocess."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.servers import ALL_KINDS, GIVEN, LIBPQ_KINDS, Database, MissingServerError, ServerKind, ServerPool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+IS_GIVEN = bool(os.environ.get("RECONCILER_TEST_DSN"))
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[ServerPool]:
+    """The servers of this pytest process, removed at its end."""
+    pool = ServerPool()
+    yield pool
+    pool.close()
+
+
+def _clean_database(servers: ServerPool, kind: ServerKind) -> Iterator[Database]:
+    try:
+        server = servers.get(kind)
+    except MissingServerError as error:
+        if os.environ.get("RECONCILER_REQUIRE_DB") == "1":
+            pytest.fail(f"RECONCILER_REQUIRE_DB=1, but {error}")
+        pytest.skip(str(error))
+    server.clean()
+    database = Database(server)
+    yield database
+    database.close()
+
+
+@pytest.fixture(params=[GIVEN] if IS_GIVEN else LIBPQ_KINDS, ids=lambda kind: str(kind.name))
+def database(request: pytest.FixtureRequest, servers: ServerPool) -> Iterator[Database]:
+    """An empty database with pg_cron, which runs jobs over connections; on both servers."""
+    yield from _clean_database(servers, request.param)
+
+
+@pytest.fixture(params=[GIVEN] if IS_GIVEN else ALL_KINDS, ids=lambda kind: str(kind.name))
+def any_mode_database(request: pytest.FixtureRequest, servers: ServerPool) -> Iterator[Database]:
+    """An empty database with pg_cron, on both servers in both ways of running jobs."""
+    yield from _clean_database(servers, request.param)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CliResult:
+    """What a finished command left."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cli:
+    """Runs `python -m reconciler` in a folder of its own.
+
+    Attributes:
+        directory: Where it runs.
+    """
+
+    directory: Path
+
+    def __call__(
+        self, *args: str, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 60
+    ) -> CliResult:
+        """Run one command to its end.
+
+        Args:
+            *args: The arguments.
+            env: More environment; nothing of RECONCILER_* and PG* comes from outside.
+            stdin: What it reads.
+            timeout: Seconds that it may take.
+
+        Returns:
+            Its exit code and what it printed.
+        """
+        outside = {
+            key: value for key, value in os.environ.items() if not key.startswith(("RECONCILER_", "PG"))
+        }
+        result = subprocess.run(
+            [sys.executable, "-m", "reconciler", *args],
+            cwd=self.directory,
+            env={**outside, **(env or {})},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+        return CliResult(exit_code=result.returncode, stdout=result.stdout, stderr=result.stderr)
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """The command line, run as its users run it."""
+    return Cli(tmp_path)

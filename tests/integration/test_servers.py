@@ -1,0 +1,81 @@
+"""The test servers themselves: a test that fails here makes every other result doubtful."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.servers import EXPECTED_PG_CRON, GIVEN, has_launcher, observe_pg_cron
+
+if TYPE_CHECKING:
+    from tests.servers import Database
+
+
+def test_each_server_is_the_one_its_name_says(database: Database) -> None:
+    """Each server has the versions of PostgreSQL and pg_cron that the tests rely on."""
+    if database.server.kind == GIVEN:
+        pytest.skip("the given server may have any version")
+    assert database.server.major == database.server.kind.major
+    assert database.server.pg_cron == EXPECTED_PG_CRON[database.server.major]
+    assert observe_pg_cron(database.dsn) == database.server.pg_cron
+    if database.server.major == 17:
+        database.connect().execute("CREATE EXTENSION http")
+
+
+def test_the_mode_is_the_one_its_name_says(any_mode_database: Database) -> None:
+    """pg_cron runs jobs in background workers exactly where the fixture says so."""
+    conn = any_mode_database.connect()
+    assert has_launcher(conn)
+    row = conn.execute("SHOW cron.use_background_workers").fetchone()
+    assert row == ("on" if any_mode_database.server.background_workers else "off",)
+
+
+def test_nothing_of_a_test_survives(database: Database) -> None:
+    """Jobs, roles, schemas, databases and settings of one test are gone before the next."""
+    conn = database.connect()
+    conn.execute("SELECT cron.schedule('left', '0 0 1 1 *', 'SELECT 1')")
+    conn.execute("CREATE SCHEMA reconciler CREATE TABLE t (a int)")
+    conn.execute("CREATE TABLE public.t (a int)")
+    conn.execute("CREATE ROLE alice LOGIN PASSWORD 'x' SUPERUSER")
+    conn.execute("GRANT USAGE ON SCHEMA cron TO alice")
+    conn.execute("CREATE DATABASE other OWNER alice")
+    conn.execute("ALTER ROLE postgres SET work_mem = '1MB'")
+    conn.execute("ALTER DATABASE app SET work_mem = '1MB'")
+    database.server.reload(work_mem="2MB", cron__log_min_messages="info")
+    database.connect("alice", autocommit=False).execute("LOCK TABLE cron.job_run_details")
+    database.server.clean()
+    fresh = database.connect()
+    row = fresh.execute(
+        "SELECT (SELECT count(*) FROM cron.job), to_regnamespace('reconciler'), to_regclass('public.t'),"
+        " to_regrole('alice'), (SELECT count(*) FROM pg_database WHERE datname = 'other'),"
+        " current_setting('work_mem'), current_setting('cron.log_min_messages')"
+    ).fetchone()
+    assert row == (0, None, None, None, 0, "4MB", "warning")
+
+
+def test_another_role_connects_with_its_password(database: Database) -> None:
+    """A role gets in over TCP with its password, and not with another."""
+    database.connect().execute("CREATE ROLE bob LOGIN PASSWORD 'right'")
+    with psycopg.connect(database.dsn_for("bob", "right")) as conn:
+        assert conn.info.user == "bob"
+    with pytest.raises(psycopg.OperationalError, match="authentication failed"):
+        psycopg.connect(database.dsn_for("bob", "wrong"))
+
+
+def test_a_crash_is_survived(database: Database) -> None:
+    """A server that was stopped at once starts again under the same connection string."""
+    database.server.stop(immediate=True)
+    with pytest.raises(psycopg.OperationalError):
+        database.connect()
+    database.server.start()
+    assert database.connect().execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_setting_of_the_server_counts_until_the_next_test(database: Database) -> None:
+    """A setting that needs a restart is in force after it, and gone after the cleaning."""
+    database.server.set_server_settings(cron__max_running_jobs="3")
+    assert database.connect().execute("SHOW cron.max_running_jobs").fetchone() == ("3",)
+    database.server.clean()
+    assert database.connect().execute("SHOW cron.max_running_jobs").fetchone() != ("3",)
