@@ -185,6 +185,11 @@ class LocalServer:
         """Return the superuser's connection string over TCP, with the password."""
         return f"postgresql://{SUPERUSER}:{self.password}@127.0.0.1:{self.port}/{self.database}"
 
+    @property
+    def dsn_without_password(self) -> str:
+        """Return `dsn` as it may be shown to everybody."""
+        return self.dsn.replace(f":{self.password}@", "@")
+
 
 def fits_socket(folder: Path) -> bool:
     """Tell whether a socket in this folder has a path that the kernel takes: 107 bytes, 103 on macOS."""
@@ -306,6 +311,15 @@ def stop_cluster(server: LocalServer, *, immediate: bool = False) -> None:
             immediate = True
     if immediate and is_alive(server):
         server.account.run(*command, "-m", "immediate")
+
+
+def has_data(server: LocalServer) -> bool:
+    """Tell whether the cluster is there at all: temporary folders get tidied, root directories made anew."""
+    try:
+        server.account.run("test", "-f", str(server.data_dir / "PG_VERSION"))
+    except LocalServerError:
+        return False
+    return True
 
 
 def is_alive(server: LocalServer) -> bool:

@@ -13,6 +13,7 @@ import os
 import pwd
 import re
 import secrets
+import shutil
 import socket
 import tempfile
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from reconciler.runtime.cluster import (
     LocalServer,
     create_cluster,
     fits_socket,
+    has_data,
     is_alive,
     is_running,
     remove_cluster,
@@ -72,8 +74,9 @@ def find_local_server(directory: Path = DEFAULT_DIRECTORY) -> LocalServer | None
             account=Account(uid=state["uid"], gid=state["gid"], root=Path(root) if root else None),
             major=state["major"],
             bin_dir=Path(state["bin_dir"]),
-            home=Path(state["home"]),
-            socket_dir=Path(state["socket_dir"]),
+            # Relative where they are in the folder: a checkout may be moved.
+            home=directory.resolve() / state["home"],
+            socket_dir=directory.resolve() / state["socket_dir"],
             port=state["port"],
             database=state["database"],
             password=state["password"],
@@ -105,11 +108,31 @@ def find_local_dsn(directory: Path = DEFAULT_DIRECTORY) -> str:
     """
     server = find_local_server(directory)
     if server is None or not is_running(server):
-        state = "runs" if server is None else "is running"
         raise LocalServerError(
-            f"No private PostgreSQL {state} in {directory}.", remedy="Start it: reconciler local up"
+            f"No private PostgreSQL is running in {directory}.", remedy="Start it: reconciler local up"
         )
     return server.dsn
+
+
+def find_psql(directory: Path = DEFAULT_DIRECTORY) -> str:
+    """Find a psql for the server of a folder: its own, or the one of PATH.
+
+    Args:
+        directory: The folder.
+
+    Returns:
+        The path of the program.
+
+    Raises:
+        LocalServerError: There is none.
+    """
+    server = find_local_server(directory)
+    if server is not None and server.account.root is None and (server.bin_dir / "psql").exists():
+        return str(server.bin_dir / "psql")
+    found = shutil.which("psql")
+    if found is None:
+        raise LocalServerError("psql is not installed.", remedy="Debian: apt-get install postgresql-client")
+    return found
 
 
 def start_local_server(
@@ -141,7 +164,7 @@ def start_local_server(
         )
     with _locked(directory):
         server = find_local_server(directory)
-        if server is None:
+        if server is None or not has_data(server):
             if installation is None:
                 installation = choose_installation(
                     find_installations(), major=major, distribution=read_distribution()
@@ -323,12 +346,12 @@ def _write_state(directory: Path, server: LocalServer) -> None:
         "bin_dir": str(server.bin_dir),
         "database": server.database,
         "gid": account.gid,
-        "home": str(server.home),
+        "home": _relative(server.home, directory),
         "major": server.major,
         "password": server.password,
         "port": server.port,
         "root": str(account.root) if account.root else None,
-        "socket_dir": str(server.socket_dir),
+        "socket_dir": _relative(server.socket_dir, directory),
         "uid": account.uid,
     }
     # Never half-written, and never readable by others: it holds the password.
@@ -337,6 +360,11 @@ def _write_state(directory: Path, server: LocalServer) -> None:
         json.dump(state, file, indent=2)
         file.write("\n")
     Path(name).replace(directory / "state.json")
+
+
+def _relative(folder: Path, directory: Path) -> str:
+    top = directory.resolve()
+    return str(folder.relative_to(top) if folder.is_relative_to(top) else folder)
 
 
 @contextmanager
