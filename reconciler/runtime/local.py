@@ -169,8 +169,8 @@ def start_local_server(
                 installation = choose_installation(
                     find_installations(), major=major, distribution=read_distribution()
                 )
-            server = _make(directory, installation, database or DEFAULT_DATABASE, bool(background_workers))
-            return _start(directory, server)
+            name = database or (DEFAULT_DATABASE if server is None else server.database)
+            return _start(directory, _make(directory, installation, name, bool(background_workers)))
         _refuse_other(server, directory, database=database, major=major)
         mode = server.background_workers if background_workers is None else background_workers
         if is_running(server) and mode == server.background_workers:

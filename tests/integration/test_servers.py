@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
-from tests.servers import EXPECTED_PG_CRON, GIVEN, has_launcher, observe_pg_cron
+from reconciler.runtime.installations import find_installations
+from tests.servers import EXPECTED_PG_CRON, GIVEN, has_launcher, observe_pg_cron, wait_until
 
 if TYPE_CHECKING:
     from tests.servers import Database
@@ -79,3 +83,55 @@ def test_a_setting_of_the_server_counts_until_the_next_test(database: Database) 
     assert database.connect().execute("SHOW cron.max_running_jobs").fetchone() == ("3",)
     database.server.clean()
     assert database.connect().execute("SHOW cron.max_running_jobs").fetchone() != ("3",)
+
+
+def test_pg_cron_runs_a_job(any_mode_database: Database) -> None:
+    """pg_cron really runs jobs in each mode, also of a role that needs no password on the socket."""
+    conn = any_mode_database.connect()
+    conn.execute("CREATE ROLE alice LOGIN; GRANT USAGE ON SCHEMA cron TO alice")
+    alice = any_mode_database.connect("alice")
+    alice.execute("SELECT cron.schedule('now', '@reboot', 'SELECT 1')")
+    any_mode_database.server.restart()  # a job `@reboot` runs when the launcher starts
+    conn = any_mode_database.connect()
+
+    def has_run() -> bool:
+        row = conn.execute("SELECT min(status) FROM cron.job_run_details").fetchone()
+        return row == ("succeeded",)
+
+    wait_until(has_run, seconds=10, what="the job has run")
+
+
+def run_pytest(*args: str, **env: str) -> str:
+    """Run tests in a pytest of its own and return what it prints."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *args]
+    outside = {
+        key: value for key, value in os.environ.items() if not key.startswith(("RECONCILER_", "PYTEST_"))
+    }
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, env={**outside, **env}
+    )
+    return result.stdout
+
+
+WITHOUT_SERVER = {"RECONCILER_CACHE": "/nonexistent", "DOCKER_HOST": "unix:///nonexistent"}
+ONE_TEST = "tests/integration/test_servers.py::test_another_role_connects_with_its_password"
+
+
+@pytest.mark.skipif(
+    any(one.major == 17 for one in find_installations()), reason="this machine has a PostgreSQL 17 of its own"
+)
+def test_a_missing_server_skips_or_fails() -> None:
+    """Without a server its tests skip with the reason; where servers are required they fail."""
+    pg17 = f"{ONE_TEST}[pg17-cron1.6]"
+    skipped = run_pytest(pg17, **WITHOUT_SERVER)
+    assert "1 skipped" in skipped
+    assert "no container engine answers: run script/bootstrap --tests" in skipped
+    assert "1 error" in run_pytest(pg17, **WITHOUT_SERVER, RECONCILER_REQUIRE_DB="1")
+
+
+def test_a_given_server_is_the_only_one(database: Database) -> None:
+    """With RECONCILER_TEST_DSN every test runs on that server alone, and its own roles stay."""
+    database.connect().execute("CREATE ROLE theirs")
+    output = run_pytest(ONE_TEST, RECONCILER_TEST_DSN=database.server.tcp_dsn)
+    assert "1 passed" in output
+    assert database.connect().execute("SELECT to_regrole('theirs')::text").fetchone() == ("theirs",)
