@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,6 +125,20 @@ def test_up_after_a_crash(directory: Path) -> None:
         find_local_dsn(directory)
     again = start_local_server(directory)
     assert read_one(again.dsn, "SELECT a FROM kept") == 1
+
+
+def test_up_waits_for_what_a_crash_left_behind(directory: Path) -> None:
+    """A session that is still busy after the main process was killed delays the start, and no more."""
+    server = start_local_server(directory)
+    with closing(psycopg.connect(server.dsn)) as conn:
+        conn.pgconn.send_query(b"DO $$ BEGIN FOR i IN 1..60000000 LOOP END LOOP; END $$")
+        wait_until(
+            lambda: read_one(server.dsn, "SELECT count(*) FROM pg_stat_activity WHERE query ~ '^DO'") == 1,
+            seconds=5,
+            what="the session is busy",
+        )
+        os.kill(read_pid(server), signal.SIGKILL)
+        assert read_one(start_local_server(directory).dsn, "SELECT 1") == 1
 
 
 def test_a_port_taken_meanwhile_is_changed(directory: Path) -> None:
