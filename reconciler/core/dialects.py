@@ -19,7 +19,7 @@ class Dialect:
         seconds: `30 seconds` is taken (1.5.0 and later).
         last_day: `$` is taken as day of month (1.6.0 and later).
         step_limit: Steps larger than the field are refused (1.6.5 and later).
-        yearly_runs: `@yearly` and `@annually` run (before 1.6.0); later versions take them and never run them.
+        yearly_runs: `@yearly` and `@annually` run (before 1.6.0; later ones take them and never run them).
         long_names: Job names over 63 bytes are kept whole (1.5.0 and later).
     """
 

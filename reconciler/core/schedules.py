@@ -57,8 +57,8 @@ def find_problem(text: str, dialect: Dialect) -> ScheduleProblem | None:
         dialect: What the target's pg_cron reads, or `ANY_DIALECT`.
 
     Returns:
-        The problem with its right spelling, or None: the text is taken, means what it looks like, and comes at
-        least once in eight years.
+        The problem with its right spelling, or None: the text is taken, means what it looks like, and comes
+        at least once in eight years.
     """
     return None if is_sound(text, dialect) else diagnose(text, dialect)
 
@@ -68,8 +68,8 @@ def next_runs(
 ) -> tuple[datetime, ...]:
     """Say when a schedule runs next.
 
-    pg_cron has no rule for daylight saving: it turns each minute of UTC into the zone's time and compares. So a
-    time that the clocks skip does not run on that day, and a time that comes twice runs twice.
+    pg_cron has no rule for daylight saving: it turns each minute of UTC into the zone's time and compares. So
+    a time that the clocks skip does not run on that day, and a time that comes twice runs twice.
 
     Args:
         text: A schedule without problems.
@@ -79,7 +79,7 @@ def next_runs(
         dialect: What the target's pg_cron reads.
 
     Returns:
-        The next `count` instants in that zone. For an interval (`30 seconds`) they count from `after`, whereas
+        The next `count` instants in that zone. For an interval (`30 seconds`) they count from `after`, but
         pg_cron counts from the last start. Empty for `@reboot` and `@restart`, which no clock decides.
 
     Raises:
