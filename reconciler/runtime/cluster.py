@@ -7,18 +7,20 @@ state files, locks or commands; never touches a cluster that it did not make.
 from __future__ import annotations
 
 import os
-import subprocess
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 
 from reconciler.errors import LocalServerError
 
+if TYPE_CHECKING:
+    from reconciler.runtime.accounts import Account
+
 SUPERUSER = "postgres"
-# The programs' messages are read here, and the caller's PG* variables would lead them astray.
-ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 START_SECONDS = 30.0
 # A server that was killed leaves children, which hold its memory until they notice (about a second).
 LEFTOVER_SECONDS = 15.0
@@ -50,77 +52,6 @@ timezone = 'UTC'
 log_timezone = 'UTC'
 log_line_prefix = '%m [%p] %q%u@%d '
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """As whom, and where, the programs of a server run.
-
-    Attributes:
-        uid: The user to become; None to stay the caller.
-        gid: The group to become; None to stay in the caller's.
-        root: The root directory to enter first; None for none.
-    """
-
-    uid: int | None = None
-    gid: int | None = None
-    root: Path | None = None
-
-    def run(self, *argv: str, text: str = "", privileged: bool = False, timeout: float = 60) -> str:
-        """Run a program to its end.
-
-        Args:
-            *argv: The program and its arguments, paths as seen from inside the root directory.
-            text: What it reads.
-            privileged: Stay the caller (or root, inside a root directory) to make folders for the user.
-            timeout: Seconds that it may take.
-
-        Returns:
-            What it printed, warnings included.
-
-        Raises:
-            LocalServerError: It could not run, took too long, or failed.
-        """
-        become = self.uid if self.root is None and not privileged else None
-        command = [*self._prefix(privileged=privileged), *argv]
-        try:
-            result = subprocess.run(
-                command,
-                input=text,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-                timeout=timeout,
-                cwd="/",
-                env=ENVIRONMENT,
-                user=become,
-                group=self.gid if become is not None else None,
-                extra_groups=[] if become is not None else None,
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            raise LocalServerError(f"{Path(argv[0]).name} could not run: {error}") from error
-        if result.returncode != 0:
-            raise LocalServerError(
-                f"{Path(argv[0]).name} failed with exit code {result.returncode}: {result.stdout.strip()}"
-            )
-        return result.stdout
-
-    def make_private_folder(self, folder: Path) -> None:
-        """Make a folder that only this account may enter; its parents must exist.
-
-        Args:
-            folder: Its path as seen from inside the root directory.
-        """
-        owner = [] if self.uid is None else ["-o", str(self.uid), "-g", str(self.gid)]
-        self.run("install", "-d", "-m", "700", *owner, str(folder), privileged=True)
-
-    def _prefix(self, *, privileged: bool) -> list[str]:
-        if self.root is None:
-            return []
-        sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
-        become = [] if privileged else [f"--userspec={self.uid}:{self.gid}", "--groups="]
-        return [*sudo, "chroot", *become, str(self.root)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,9 +95,7 @@ class LocalServer:
     @property
     def client_socket_dir(self) -> Path | None:
         """Return the socket's folder as clients see it; None where they cannot reach it."""
-        folder = self.socket_dir
-        if self.account.root is not None:
-            folder = self.account.root / folder.relative_to("/")
+        folder = self.account.outside(self.socket_dir)
         reachable = os.geteuid() == 0 or self.account.root is None
         return folder if reachable and fits_socket(folder) else None
 
@@ -252,6 +181,11 @@ def start_cluster(server: LocalServer) -> None:
     """
     account = server.account
     account.make_private_folder(server.socket_dir)
+    if not is_alive(server):
+        # PostgreSQL would take a zombie, or whoever has its number now, for a running server. What still uses
+        # the data is found all the same, by its shared memory.
+        lock = server.socket_dir / f".s.PGSQL.{server.port}.lock"
+        account.run("rm", "-f", str(server.data_dir / "postmaster.pid"), str(lock))
     command = [str(server.bin_dir / "pg_ctl"), "start", "-w", "-s", "-t", str(int(START_SECONDS))]
     command += ["-D", str(server.data_dir), "-l", str(server.log_file)]
     give_up_at = time.monotonic() + LEFTOVER_SECONDS
@@ -325,10 +259,27 @@ def has_data(server: LocalServer) -> bool:
 def is_alive(server: LocalServer) -> bool:
     """Tell whether the server's main process is there, whether or not it answers."""
     try:
-        server.account.run(str(server.bin_dir / "pg_ctl"), "status", "-D", str(server.data_dir))
+        status = server.account.run(str(server.bin_dir / "pg_ctl"), "status", "-D", str(server.data_dir))
     except LocalServerError:
         return False
-    return True
+    found = re.search(r"PID: (\d+)", status)
+    return found is not None and _works_in(int(found[1]), server.account.outside(server.data_dir))
+
+
+def _works_in(process: int, data_dir: Path) -> bool:
+    """Tell whether a process is the main one of this cluster; pg_ctl only asks whether it exists.
+
+    It may be a zombie, since in many containers nobody waits for a killed process, and after the machine's
+    restart it may be anybody's.
+    """
+    if not Path("/proc/self/cwd").exists():
+        return True
+    try:
+        return Path(f"/proc/{process}/cwd").samefile(data_dir)
+    except FileNotFoundError:
+        return False
+    except PermissionError:  # inside a root directory, started with sudo
+        return True
 
 
 def connect(server: LocalServer) -> psycopg.Connection:

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.errors import LocalServerError
+from reconciler.runtime.accounts import Account
 from reconciler.runtime.cluster import (
-    Account,
     LocalServer,
     create_cluster,
     fits_socket,

@@ -141,6 +141,38 @@ def test_up_waits_for_what_a_crash_left_behind(directory: Path) -> None:
         assert read_one(start_local_server(directory).dsn, "SELECT 1") == 1
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells who is a zombie")
+def test_up_after_a_crash_that_nobody_waited_for(directory: Path) -> None:
+    """A killed main process that stays a zombie, as in containers without an init, is no running server."""
+    server = start_local_server(directory)
+    stop_local_server(directory)
+    postgres = [str(server.bin_dir / "postgres"), "-D", str(server.data_dir)]
+    with subprocess.Popen(
+        postgres, cwd="/", user=server.account.uid, group=server.account.gid, stderr=subprocess.DEVNULL
+    ) as process:
+        wait_until(lambda: is_running(server), seconds=10, what="the server answers")
+        os.kill(process.pid, signal.SIGKILL)
+        wait_until(lambda: not is_running(server), seconds=5, what="the server is dead")
+        assert read_one(start_local_server(directory).dsn, "SELECT 1") == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells what a process is")
+def test_a_process_that_inherited_the_number_is_left_alone(directory: Path) -> None:
+    """After the machine's restart the server's process number may be another's, who is not stopped for it."""
+    server = start_local_server(directory)
+    pid_file = server.data_dir / "postmaster.pid"
+    text = pid_file.read_text(encoding="utf-8")
+    stop_local_server(directory)
+    with subprocess.Popen(
+        ["sleep", "60"], cwd="/", user=server.account.uid, group=server.account.gid
+    ) as other:
+        pid_file.write_text(text.replace(text.splitlines()[0], str(other.pid), 1), encoding="utf-8")
+        assert not is_alive(server)
+        assert read_one(start_local_server(directory).dsn, "SELECT 1") == 1
+        assert other.poll() is None
+        other.kill()
+
+
 def test_a_port_taken_meanwhile_is_changed(directory: Path) -> None:
     """A server whose port somebody took while it was stopped comes up on another."""
     server = start_local_server(directory)
