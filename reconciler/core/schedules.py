@@ -27,6 +27,8 @@ from reconciler.core.schedule_faults import ScheduleProblem, diagnose
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from croniter import croniter
+
 __all__ = [
     "ANY_DIALECT",
     "Dialect",
@@ -40,8 +42,7 @@ __all__ = [
 
 # Zones have set their clocks back by three hours at the most since 1970; a time in that stretch comes twice.
 _TURNED_BACK: Final = timedelta(hours=3)
-_FULL_WEEK: Final = 7
-_FULL_MONTH: Final = 31
+_SIZES: Final = (60, 24, 31, 12, 7)
 
 
 def find_problem(text: str, dialect: Dialect) -> ScheduleProblem | None:
@@ -116,7 +117,9 @@ def _find_zone(zone: tzinfo | str) -> tzinfo:
 def _follow(text: str, after: datetime, zone: tzinfo) -> Iterator[datetime]:
     """Yield the instants of a five-field schedule in UTC, in order, for ever."""
     pending: list[datetime] = []
-    for wall in _follow_wall(text, after.astimezone(zone).replace(tzinfo=None) - _rewind(after, zone)):
+    clock = _make_clock(text, after.astimezone(zone).replace(tzinfo=None) - _rewind(after, zone))
+    while True:
+        wall = clock.get_next(datetime)
         first, second = (_to_instant(wall, zone, fold) for fold in (0, 1))
         if first is None:
             continue
@@ -144,16 +147,26 @@ def _to_instant(wall: datetime, zone: tzinfo, fold: int) -> datetime | None:
     return instant if instant.astimezone(zone).replace(tzinfo=None) == wall else None
 
 
-def _follow_wall(text: str, start: datetime) -> Iterator[datetime]:
-    """Yield the times on the zone's clocks; croniter is told how pg_cron joins the two day fields."""
+def _make_clock(text: str, start: datetime) -> croniter:
+    """Make the croniter of the times on the zone's clocks.
+
+    It is given plain numbers and how pg_cron joins the two day fields, never the text: croniter 7.0.0
+    reads `8-8` as any value, and `1-31 * 1` as Mondays alone.
+    """
     from croniter import croniter  # noqa: PLC0415 - slow to import, and few commands ask for times
 
-    fields = split_fields(text)
-    day, weekday = (cast("Field", read_field(FIELDS[place], fields[place])) for place in (2, 4))
+    read = [
+        cast("Field", read_field(kind, field)) for kind, field in zip(FIELDS, split_fields(text), strict=True)
+    ]
+    spelt = [_spell(field, size) for field, size in zip(read, _SIZES, strict=True)]
+    day, weekday = read[2], read[4]
     either = not day.starred and not weekday.starred
-    if either and (len(day.values) == _FULL_MONTH or len(weekday.values) == _FULL_WEEK):
-        fields[2] = fields[4] = "*"
-    fields[2] = fields[2].replace("$", "l")
-    times = croniter(" ".join(fields), start, day_or=either)
-    while True:
-        yield times.get_next(datetime)
+    if either and "*" in (spelt[2], spelt[4]):
+        spelt[2] = spelt[4] = "*"
+    return croniter(" ".join(spelt), start, day_or=either)
+
+
+def _spell(field: Field, size: int) -> str:
+    if field.last_day:
+        return "L"
+    return "*" if len(field.values) == size else ",".join(map(str, sorted(field.values)))
