@@ -151,7 +151,7 @@ def _make_clock(text: str, start: datetime) -> croniter:
     """Make the croniter of the times on the zone's clocks.
 
     It is given plain numbers and how pg_cron joins the two day fields, never the text: croniter 7.0.0
-    reads `8-8` as any value, and `1-31 * 1` as Mondays alone.
+    reads the range `8-8` as any value.
     """
     from croniter import croniter  # noqa: PLC0415 - slow to import, and few commands ask for times
 
