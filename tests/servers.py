@@ -334,10 +334,9 @@ def find_cache() -> Path:
 
 
 def find_test_installation(major: int) -> Installation | None:
-    """Find the programs for a test server: in the Debian root directory, or on this machine."""
-    root = find_root_installation(find_cache() / "trixie-pg17")
-    candidates = [*([root] if root else []), *find_installations()]
-    for installation in candidates:
+    """Find the programs for a test server: in a Debian root directory, or on this machine."""
+    roots = (find_root_installation(find_cache() / name) for name in ("trixie-pg17", "bookworm-pg15"))
+    for installation in (*(one for one in roots if one is not None), *find_installations()):
         if installation.major == major and installation.extension_version("pg_cron") is not None:
             return installation
     return None

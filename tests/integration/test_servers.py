@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -108,7 +109,13 @@ def run_pytest(*args: str, **env: str) -> str:
         key: value for key, value in os.environ.items() if not key.startswith(("RECONCILER_", "PYTEST_"))
     }
     result = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=120, env={**outside, **env}
+        command,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**outside, **env},
     )
     return result.stdout
 
