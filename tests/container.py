@@ -35,7 +35,7 @@ def find_engine_problem() -> str:
 
     problem = ""
     with warnings.catch_warnings():
-        # The client leaves its socket open where nobody answers; here and not in somebody's test it is closed.
+        # The client leaves its socket open where nobody answers: let that be noticed here, not in some test.
         warnings.simplefilter("ignore", ResourceWarning)
         try:
             client = docker.from_env()
