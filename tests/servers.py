@@ -263,16 +263,13 @@ class ServerPool:
         return server
 
     def close(self) -> None:
-        """Stop and remove every server."""
+        """Stop and remove every server, also one whose start was interrupted."""
         for server in self._servers.values():
-            if isinstance(server, Server):
-                if server.folder is not None:
-                    stop_local_server(server.folder, purge=True)
-                if server.container is not None:
-                    server.container.stop()
+            if isinstance(server, Server) and server.container is not None:
+                server.container.stop()
         self._servers.clear()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove_servers(self._folder)
 
     def _make(self, kind: ServerKind) -> Server:
         if kind == GIVEN:
@@ -378,10 +375,16 @@ def remove_leftovers() -> None:
         process = folder.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
         if not process.isdigit() or _is_process(int(process)):
             continue
-        with contextlib.suppress(OSError, LocalServerError):
-            for server in folder.iterdir():
-                stop_local_server(server, purge=True)
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another run may remove it at the same time
+            remove_servers(folder)
+
+
+def remove_servers(folder: Path) -> None:
+    """Stop and remove the servers of one test run."""
+    for server in folder.iterdir():
+        with contextlib.suppress(LocalServerError):
+            stop_local_server(server, purge=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_process(number: int) -> bool:
