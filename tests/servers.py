@@ -8,14 +8,14 @@ clusters from this machine's PostgreSQL 15 and from the PostgreSQL 17 of a Debia
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-import re
 import shutil
 import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, LiteralString
+from typing import IO, TYPE_CHECKING, LiteralString
 
 import psycopg
 import pytest
@@ -23,14 +23,15 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from reconciler.errors import LocalServerError
-from reconciler.runtime.installations import Installation, find_installations, find_root_installation
 from reconciler.runtime.local import find_local_server, start_local_server, stop_local_server
+from tests.installations import find_test_installation, observe_pg_cron, read_pg_cron_package
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from psycopg import Connection
 
+    from reconciler.runtime.installations import Installation
     from tests.container import Container
 
 CLEAN_FILE = Path(__file__).parent / "postgres" / "clean.sql"
@@ -63,8 +64,6 @@ ALL_KINDS = (
     ServerKind(name="pg15-cron1.4-workers", major=15, background_workers=True),
     ServerKind(name="pg17-cron1.6-workers", major=17, background_workers=True),
 )
-# What script/bootstrap installs: Debian 12's and Debian 13's packages.
-EXPECTED_PG_CRON = {15: (1, 4, 2), 17: (1, 6, 5)}
 
 
 @dataclass(kw_only=True)
@@ -245,6 +244,7 @@ class ServerPool:
     def __init__(self) -> None:
         self._servers: dict[ServerKind, Server | MissingServerError] = {}
         self._folder: Path | None = None
+        self._lock: IO[bytes] | None = None
 
     def get(self, kind: ServerKind) -> Server:
         """Return the server of a kind, starting it the first time.
@@ -270,6 +270,8 @@ class ServerPool:
         self._servers.clear()
         if self._folder is not None:
             remove_servers(self._folder)
+        if self._lock is not None:
+            self._lock.close()
 
     def _make(self, kind: ServerKind) -> Server:
         if kind == GIVEN:
@@ -290,8 +292,10 @@ class ServerPool:
     def _private_server(self, kind: ServerKind, installation: Installation) -> Server:
         if self._folder is None:
             remove_leftovers()
-            self._folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-"))
+            self._folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
             self._folder.chmod(0o711)  # as root, the server's own user has to get in
+            self._lock = (self._folder / "lock").open("wb")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)  # as long as this process lives
         folder = self._folder / kind.name
         try:
             local = start_local_server(
@@ -324,77 +328,20 @@ def has_launcher(conn: Connection) -> bool:
     return conn.execute(query).rowcount == 1
 
 
-def find_cache() -> Path:
-    """Return the folder outside of the checkout where script/bootstrap keeps what is slow to make."""
-    given = os.environ.get("RECONCILER_CACHE")
-    return Path(given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reconciler")
-
-
-def find_test_installation(major: int) -> Installation | None:
-    """Find the programs for a test server: in a Debian root directory, or on this machine."""
-    roots = (find_root_installation(find_cache() / name) for name in ("trixie-pg17", "bookworm-pg15"))
-    for installation in (*(one for one in roots if one is not None), *find_installations()):
-        if installation.major == major and installation.extension_version("pg_cron") is not None:
-            return installation
-    return None
-
-
-def read_pg_cron_package(installation: Installation) -> tuple[int, int, int] | None:
-    """Read the version of Debian's package; None where it is not from a package."""
-    status = (installation.root or Path("/")) / "var/lib/dpkg/status"
-    with contextlib.suppress(OSError):
-        found = re.search(
-            rf"^Package: postgresql-{installation.major}-cron\n(?:.+\n)*?Version: (\d+)\.(\d+)\.(\d+)",
-            status.read_text(encoding="utf-8"),
-            flags=re.MULTILINE,
-        )
-        if found:
-            return (int(found[1]), int(found[2]), int(found[3]))
-    return None
-
-
-def observe_pg_cron(dsn: str) -> tuple[int, int, int]:
-    """Tell the least version of pg_cron that behaves as this one does: 1.4.2, 1.5.0, 1.6.1 or 1.6.5."""
-    with psycopg.connect(dsn) as conn:
-        settings = {row[0] for row in conn.execute("SELECT name FROM pg_settings WHERE name ~ '^cron[.]'")}
-        try:
-            # From 1.6.5 on a step beyond the field's range is refused.
-            conn.execute("SELECT cron.schedule('probe', '*/60 * * * *', 'SELECT 1')")
-        except psycopg.errors.InvalidParameterValue:
-            return (1, 6, 5)
-        finally:
-            conn.rollback()
-    if "cron.launch_active_jobs" in settings:
-        return (1, 6, 1)
-    return (1, 5, 0) if "cron.timezone" in settings else (1, 4, 2)
-
-
 def remove_leftovers() -> None:
-    """Stop and remove the servers of test runs that were killed."""
+    """Stop and remove the servers of test runs that were killed: their folders are no longer locked."""
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
-        process = folder.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
-        if not process.isdigit() or _is_process(int(process)):
-            continue
-        with contextlib.suppress(OSError):  # another run may remove it at the same time
+        with contextlib.suppress(OSError), (folder / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             remove_servers(folder)
 
 
 def remove_servers(folder: Path) -> None:
     """Stop and remove the servers of one test run."""
-    for server in folder.iterdir():
+    for state in folder.glob("*/state.json"):
         with contextlib.suppress(LocalServerError):
-            stop_local_server(server, purge=True)
+            stop_local_server(state.parent, purge=True)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_process(number: int) -> bool:
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _given_server(dsn: str) -> Server:

@@ -29,7 +29,8 @@ from reconciler.runtime.local import (
     start_local_server,
     stop_local_server,
 )
-from tests.servers import find_cache, wait_until
+from tests.installations import find_cache
+from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 from reconciler.runtime.installations import find_installations
-from tests.servers import EXPECTED_PG_CRON, GIVEN, has_launcher, observe_pg_cron, wait_until
+from tests.installations import EXPECTED_PG_CRON, observe_pg_cron
+from tests.servers import GIVEN, has_launcher, wait_until
 
 if TYPE_CHECKING:
     from tests.servers import Database
