@@ -1,0 +1,85 @@
+"""What `reconciler.yaml` says: the owner, the targets with their policies, and where secrets come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Prune = Literal["never", "confirm", "auto"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How much an apply may take away from a target.
+
+    Attributes:
+        prune: What happens to a resource that is no longer declared. never: it stays, and plan says so.
+            confirm: it is deleted when the person names the number of deletions. auto: it is deleted within
+            the limits.
+        max_deletes: Deletions that need no consent under `auto`.
+        max_delete_share: The share of the owner's resources, 0 to 1, whose deletion needs no consent.
+    """
+
+    prune: Prune = "never"
+    max_deletes: int = 5
+    max_delete_share: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One database that is reconciled.
+
+    Attributes:
+        name: How people call it.
+        dsn: A libpq connection string, `local` for the private server, or "" where none was given.
+        variables: What `${var:…}` stands for.
+        role: The role that runs entries which name none; "" is the role that applies.
+        pg_cron: The version to check against without a connection; None checks for any version.
+        policy: What may be taken away.
+    """
+
+    name: str
+    dsn: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    role: str = ""
+    pg_cron: tuple[int, int, int] | None = None
+    policy: Policy = field(default_factory=Policy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """Where a secret's value is kept; the value itself is never held here.
+
+    Attributes:
+        name: How specs refer to it.
+        store: The environment, a file, or Supabase Vault in the target.
+        key: The variable, the path or the name in the vault.
+    """
+
+    name: str
+    store: Literal["env", "file", "vault"]
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A whole `reconciler.yaml`.
+
+    Attributes:
+        path: The file.
+        owner: Whose specs these are: a repository or a team.
+        jobs: Folders, files and patterns of spec files, relative to the file's folder.
+        targets: By name.
+        default_target: The target of commands that name none.
+        secrets: By name.
+    """
+
+    path: str
+    owner: str
+    jobs: tuple[str, ...]
+    targets: Mapping[str, Target]
+    default_target: str
+    secrets: Mapping[str, Secret]

@@ -1,0 +1,92 @@
+"""Durations and rates as people write them: `30s`, `1h30m`, `100/1m`.
+
+The canonical text is also valid input for PostgreSQL's type interval, so that SQL reads it without a parser of
+its own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+
+_UNITS = (("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
+_MILLISECONDS = dict(_UNITS)
+_WHOLE = re.compile(r"(?:\d+(?:ms|[wdhms]))+")
+_PART = re.compile(r"(\d+)(ms|[wdhms])")
+_LONGEST = timedelta(days=3650)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """So many starts in so much time.
+
+    Attributes:
+        count: Starts, at least 1.
+        per: The time in which they may happen.
+    """
+
+    count: int
+    per: timedelta
+
+
+def parse_duration(text: str) -> timedelta:
+    """Parse a duration.
+
+    Args:
+        text: Numbers with units, largest first: w, d, h, m, s, ms. For instance `90s` or `1h30m`.
+
+    Returns:
+        The duration, longer than nothing and at most ten years.
+
+    Raises:
+        ValueError: The text is no such duration; the message says how one is written.
+    """
+    if _WHOLE.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is no duration: write a number and a unit, such as 30s, 5m, 1h30m or 7d")
+    parts = _PART.findall(text)
+    order = [[unit for unit, _ in _UNITS].index(unit) for _, unit in parts]
+    if order != sorted(set(order)):
+        raise ValueError(f"{text!r} is no duration: each unit once, the largest first, such as 1h30m")
+    if sum(len(number) for number, _ in parts) > 15:
+        raise ValueError(f"{text!r} is longer than ten years")
+    duration = timedelta(milliseconds=sum(int(number) * _MILLISECONDS[unit] for number, unit in parts))
+    if not timedelta() < duration <= _LONGEST:
+        raise ValueError(f"{text!r} is {'longer than ten years' if duration else 'no time at all'}")
+    return duration
+
+
+def render_duration(duration: timedelta) -> str:
+    """Render a duration in its one canonical form.
+
+    Args:
+        duration: At least a millisecond; finer parts are dropped.
+
+    Returns:
+        A text that `parse_duration` and PostgreSQL's interval both read, such as `1h30m`.
+    """
+    rest = duration // timedelta(milliseconds=1)
+    parts = []
+    for unit, size in _UNITS:
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts)
+
+
+def parse_rate(text: str) -> Rate:
+    """Parse a rate.
+
+    Args:
+        text: A count, a slash and a duration, for instance `100/1m`.
+
+    Returns:
+        The rate.
+
+    Raises:
+        ValueError: The text is no rate; the message says how one is written.
+    """
+    count, slash, per = text.partition("/")
+    if not slash or not count.isascii() or not count.isdecimal() or not 0 < int(count[:9]) or len(count) > 9:
+        raise ValueError(f"{text!r} is no rate: write a count, a slash and a duration, such as 100/1m")
+    return Rate(count=int(count), per=parse_duration(per))

@@ -1,0 +1,54 @@
+"""Field-level differences between two JSON values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from reconciler.core.changes import FieldChange
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+def diff_fields(prefix: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[FieldChange, ...]:
+    """Compare two JSON objects field by field.
+
+    Flat fields are compared here; deepdiff, which is slow to import and to run, only sees nested ones.
+
+    Args:
+        prefix: What to put before each path, for instance `spec`.
+        before: The one side.
+        after: The other side.
+
+    Returns:
+        The differences, sorted by path.
+    """
+    changes: list[FieldChange] = []
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key), after.get(key)
+        if old == new and type(old) is type(new):
+            continue
+        path = f"{prefix}.{key}"
+        if isinstance(old, dict) and isinstance(new, dict):
+            changes.extend(_diff_nested(path, old, new))
+        else:
+            changes.append(FieldChange(path=path, before=old, after=new))
+    return tuple(sorted(changes, key=lambda change: change.path))
+
+
+def _diff_nested(path: str, before: dict[str, Any], after: dict[str, Any]) -> Iterator[FieldChange]:
+    from deepdiff import DeepDiff  # noqa: PLC0415 - it takes longer to import than most plans take to make
+
+    tree = DeepDiff(before, after, view="tree", verbose_level=2, ignore_numeric_type_changes=False)
+    for level in (level for levels in tree.values() for level in levels):
+        keys = level.path(output_format="list")
+        yield FieldChange(
+            path=path + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys),
+            before=_present(level.t1),
+            after=_present(level.t2),
+        )
+
+
+def _present(value: Any) -> Any:
+    """Turn deepdiff's marker for an absent side into None."""
+    return None if type(value).__name__ == "NotPresent" else value

@@ -1,0 +1,246 @@
+"""A plan: ordered changes with their reasons, what hinders them, and the fingerprints they hold for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reconciler.core.canonical import fingerprint, render_canonical
+from reconciler.core.changes import ACTIONS, Action, Change, Obstacle
+from reconciler.core.diff import diff, find_undeclared
+from reconciler.core.state import Notice
+from reconciler.core.steps import find_obstacles
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from reconciler.core.config import Policy
+    from reconciler.core.preflight import Finding
+    from reconciler.core.state import DesiredState, Entry, ObservedState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprints:
+    """What a plan holds for.
+
+    Attributes:
+        desired: Of everything declared.
+        observed: Of everything on the target that the plan looked at.
+    """
+
+    desired: str
+    observed: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What an apply would do.
+
+    Attributes:
+        target: The target's name.
+        owner: Whose resources these are.
+        changes: In the order of output.
+        kept: Names that are no longer declared and stay, because the target's policy is prune: never.
+        notices: What a reviewer has to know.
+        findings: Dangers that the target is in.
+        migrations: Names of the migrations that an apply would run first.
+        resources: How many resources are declared.
+        owned: How many resources of this owner the target holds.
+    """
+
+    target: str
+    owner: str
+    changes: tuple[Change, ...]
+    kept: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    migrations: tuple[str, ...] = ()
+    resources: int = 0
+    owned: int = 0
+
+    @property
+    def pending(self) -> tuple[Change, ...]:
+        """The changes that alter what runs or what is stored; an adoption only marks it as ours."""
+        return tuple(change for change in self.changes if change.action != "adopt")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the target is as declared; adoptions and migrations of our own schema do not count."""
+        return not self.pending
+
+    @property
+    def deletions(self) -> tuple[Change, ...]:
+        """The changes that take something away."""
+        return tuple(change for change in self.changes if change.action == "delete")
+
+    @property
+    def refused(self) -> tuple[Change, ...]:
+        """The changes because of which nothing is applied."""
+        return tuple(
+            change for change in self.changes if change.obstacle and change.obstacle.kind == "refused"
+        )
+
+    @property
+    def beyond_rights(self) -> tuple[Change, ...]:
+        """The changes that the connected role cannot make; the others are applied without them."""
+        return tuple(
+            change for change in self.changes if change.obstacle and change.obstacle.kind == "rights"
+        )
+
+    def count(self) -> dict[Action, int]:
+        """Count the changes by action, every action included."""
+        counts = dict.fromkeys(ACTIONS, 0)
+        for change in self.changes:
+            counts[change.action] += 1
+        return counts
+
+
+def make_plan(
+    desired: DesiredState,
+    observed: ObservedState,
+    *,
+    target: str,
+    policy: Policy,
+    findings: Sequence[Finding] = (),
+    migrations: Sequence[str] = (),
+    adopt: Collection[str] = (),
+) -> Plan:
+    """Make the plan of one target.
+
+    Args:
+        desired: What is declared.
+        observed: What the target holds.
+        target: The target's name.
+        policy: What may be taken away.
+        findings: Dangers that were found.
+        migrations: Names of the migrations to run first.
+        adopt: Names of entries that nobody owns and that may be taken over.
+
+    Returns:
+        The plan, with an obstacle on every change that cannot or must not be made.
+    """
+    changes = find_obstacles(diff(desired, observed, prune=policy.prune, adopt=adopt), observed.facts)
+    gone = find_undeclared(desired, observed) if policy.prune == "never" else ()
+    return Plan(
+        target=target,
+        owner=desired.owner,
+        changes=changes,
+        kept=tuple(sorted(definition.name for definition in gone)),
+        notices=(*desired.notices, *_find_doubles(desired, observed)),
+        findings=tuple(findings),
+        migrations=tuple(migrations),
+        resources=len(desired.resources),
+        owned=sum(definition.owner == desired.owner for definition in observed.definitions.values()),
+    )
+
+
+def find_refusal(plan: Plan, policy: Policy, *, allow_deletes: int | None) -> Obstacle | None:
+    """Find what forbids to apply a plan as a whole.
+
+    Args:
+        plan: As shown to the person.
+        policy: The target's.
+        allow_deletes: How many deletions the person consented to; None for none named.
+
+    Returns:
+        The first thing in the way, or None.
+    """
+    if plan.refused:
+        obstacle = plan.refused[0].obstacle
+        others = len(plan.refused) - 1
+        if obstacle is not None and others:
+            why = f"{obstacle.why} (and {others} more refused)"
+            return Obstacle(kind="refused", why=why, remedy=obstacle.remedy)
+        return obstacle
+    count = len(plan.deletions)
+    if not count or allow_deletes == count:
+        return None
+    consent = f"look at them, then apply with --allow-deletes {count}"
+    if allow_deletes is not None:
+        why = f"the plan deletes {count}, the consent is for {allow_deletes}"
+        return Obstacle(kind="refused", why=why, remedy=consent)
+    if policy.prune == "confirm":
+        why = f"the plan deletes {count}, and this target asks for consent (prune: confirm)"
+        return Obstacle(kind="refused", why=why, remedy=consent)
+    if count > policy.max_deletes:
+        why = f"the plan deletes {count}, more than limits.deletes ({policy.max_deletes})"
+        return Obstacle(kind="refused", why=why, remedy=consent)
+    if count > policy.max_delete_share * plan.owned:
+        why = (
+            f"the plan deletes {count} of the {plan.owned} resources of {plan.owner}, more than "
+            f"limits.delete_share ({policy.max_delete_share:g})"
+        )
+        return Obstacle(kind="refused", why=why, remedy=consent)
+    return None
+
+
+def make_fingerprints(desired: DesiredState, observed: ObservedState) -> Fingerprints:
+    """Make the fingerprints of the two states that a plan compares.
+
+    Entries that are neither ours nor named like ours are left out: they may come and go.
+
+    Args:
+        desired: What is declared.
+        observed: What the target holds.
+
+    Returns:
+        Both fingerprints.
+    """
+    return Fingerprints(
+        desired=fingerprint(_render_desired(desired)),
+        observed=fingerprint(_render_observed(desired, observed)),
+    )
+
+
+def _render_entry(entry: Entry | None) -> str:
+    if entry is None:
+        return "-"
+    return (
+        f"{entry.schedule}\0{entry.command}\0{entry.database}\0{entry.username}\0{entry.active}\0{entry.name}"
+    )
+
+
+def _render_desired(desired: DesiredState) -> Iterator[str]:
+    yield desired.owner
+    for name in sorted(desired.resources):
+        resource = desired.resources[name]
+        yield name
+        yield resource.document
+        yield _render_entry(resource.entry)
+
+
+def _render_observed(desired: DesiredState, observed: ObservedState) -> Iterator[str]:
+    owned_jobids = set()
+    for name in sorted(observed.definitions):
+        definition = observed.definitions[name]
+        if definition.owner != desired.owner and name not in desired.resources:
+            continue
+        yield f"{name}\0{definition.owner}\0{definition.intact}\0{definition.protect}"
+        yield definition.document
+        yield _render_entry(definition.entry)
+        if definition.entry is not None:
+            owned_jobids.add(definition.entry.jobid)
+    for jobid in sorted(observed.entries):
+        entry = observed.entries[jobid]
+        if jobid in owned_jobids or entry.name in desired.resources or entry.name in observed.definitions:
+            yield str(jobid)
+            yield _render_entry(entry)
+    for name in sorted(observed.drifted_rows):
+        row = observed.drifted_rows[name]
+        yield render_canonical([name, row.observed, row.applied])
+    yield "\0".join(sorted(observed.settled))
+
+
+def _find_doubles(desired: DesiredState, observed: ObservedState) -> Iterator[Notice]:
+    """Say which names stand in cron.job under more than one role: pg_cron's key is name and role."""
+    roles: dict[str, list[str]] = {}
+    for entry in observed.entries.values():
+        if entry.name in desired.resources:
+            roles.setdefault(entry.name, []).append(entry.username)
+    for name in sorted(name for name, usernames in roles.items() if len(usernames) > 1):
+        yield Notice(
+            code="double_name",
+            message=f"cron.job holds {len(roles[name])} entries of this name, under the roles "
+            f"{', '.join(sorted(roles[name]))}: each of them fires; unschedule those that nobody declared",
+            names=(name,),
+        )

@@ -1,0 +1,235 @@
+"""Resources as declared: jobs, queues, workers and channels, typed and immutable.
+
+A spec keeps as fields what decisions are made of; `document` is the canonical JSON of everything declared,
+with defaults, variables and overrides already resolved. Documents are what is stored, compared and executed.
+They leave out what was not declared, so that a new release with a new default changes no definition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime, timedelta
+
+Kind = Literal["job", "queue", "worker", "channel"]
+Mode = Literal["managed", "direct"]
+
+KINDS: tuple[Kind, ...] = ("channel", "queue", "job", "worker")
+"""Every kind, in the order in which changes are shown and made: what is referred to comes first."""
+
+SECTIONS: dict[str, Kind] = {"jobs": "job", "queues": "queue", "workers": "worker", "channels": "channel"}
+"""The sections of a spec file and the kind of what they hold."""
+
+BUILT_IN_QUEUES = frozenset({"default"})
+"""Queues that exist without being declared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where something was written.
+
+    Attributes:
+        path: The file, as the person named it.
+        line: From 1.
+        column: From 1.
+    """
+
+    path: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """`schedule:` in pg_cron's own grammar."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Every:
+    """`every:` an interval."""
+
+    interval: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Daily:
+    """`daily:` at one local time."""
+
+    hour: int
+    minute: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weekly:
+    """`weekly:` on some days at one local time.
+
+    Attributes:
+        days: Days of the week, 0 is Sunday, sorted.
+        hour: 0 to 23.
+        minute: 0 to 59.
+    """
+
+    days: tuple[int, ...]
+    hour: int
+    minute: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Monthly:
+    """`monthly:` on one day at one local time.
+
+    Attributes:
+        day: 1 to 31, or "last".
+        hour: 0 to 23.
+        minute: 0 to 59.
+    """
+
+    day: int | Literal["last"]
+    hour: int
+    minute: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Once:
+    """`once:` at one instant, aware."""
+
+    at: datetime
+
+
+Trigger: TypeAlias = Schedule | Every | Daily | Weekly | Monthly | Once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlBody:
+    """`sql:`, executed in the database."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpBody:
+    """`http:`, a request sent from the database."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerBody:
+    """`handler:`, a named function done by a worker, through a queue."""
+
+    handler: str
+    queue: str
+
+
+Body: TypeAlias = SqlBody | HttpBody | HandlerBody
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """A job.
+
+    Attributes:
+        name: Unique among all resources of a target.
+        place: Where its name was written.
+        document: Canonical JSON of all that was declared.
+        trigger: When it runs.
+        body: What it does.
+        timezone: The zone of a daily, weekly or monthly time; "" is the zone of pg_cron.
+        mode: managed runs under our lock and log, direct is handed to pg_cron as it is.
+        role: The role that runs it; "" is the target's.
+        database: The database in which it runs; "" is the target's.
+        active: Whether it fires.
+        protect: Whether it is safe from pruning, also after it vanished from the files.
+        after: Names of jobs that must have succeeded first.
+        renamed_from: The name it had; "" if none.
+    """
+
+    name: str
+    place: Place
+    document: str
+    trigger: Trigger
+    body: Body
+    timezone: str = ""
+    mode: Mode = "managed"
+    role: str = ""
+    database: str = ""
+    active: bool = True
+    protect: bool = False
+    after: tuple[str, ...] = ()
+    renamed_from: str = ""
+    kind: Literal["job"] = field(default="job", init=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSpec:
+    """A queue; its limits are in the document."""
+
+    name: str
+    place: Place
+    document: str
+    protect: bool = False
+    renamed_from: str = ""
+    kind: Literal["queue"] = field(default="queue", init=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSpec:
+    """A push worker: a cron entry that calls a run endpoint.
+
+    Attributes:
+        name: Unique among all resources of a target.
+        place: Where its name was written.
+        document: Canonical JSON of all that was declared.
+        schedule: When it calls, in pg_cron's grammar.
+        queue: Whose jobs it asks for.
+        role: The role that runs it; "" is the target's.
+        active: Whether it fires.
+        protect: Whether it is safe from pruning.
+        renamed_from: The name it had; "" if none.
+    """
+
+    name: str
+    place: Place
+    document: str
+    schedule: str
+    queue: str
+    role: str = ""
+    active: bool = True
+    protect: bool = False
+    renamed_from: str = ""
+    kind: Literal["worker"] = field(default="worker", init=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelSpec:
+    """A channel for alerts; its address is a secret's name in the document."""
+
+    name: str
+    place: Place
+    document: str
+    protect: bool = False
+    renamed_from: str = ""
+    kind: Literal["channel"] = field(default="channel", init=False)
+
+
+Spec: TypeAlias = JobSpec | QueueSpec | WorkerSpec | ChannelSpec
+
+
+def order_specs(specs: Sequence[Spec]) -> tuple[Spec, ...]:
+    """Sort specs by kind, what is referred to first, then by name.
+
+    Args:
+        specs: In any order.
+
+    Returns:
+        In the one order that output uses.
+    """
+    return tuple(sorted(specs, key=lambda spec: (KINDS.index(spec.kind), spec.name)))

@@ -1,0 +1,207 @@
+"""Decide how each change reaches cron.job, given what the connected role may do there.
+
+pg_cron's functions differ in what they touch: `schedule` on a name that exists keeps `active` and, before 1.6.3,
+the database; `alter_job` keeps the jobid and changes what it is given; nothing renames. So an entry is created
+with `schedule_in_database` and changed with `alter_job`; the other ways are for roles that may call neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from reconciler.core.changes import Change, Obstacle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from reconciler.core.facts import Facts
+    from reconciler.core.state import Entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleEntry:
+    """Create an entry, or with `plain` also update one that exists.
+
+    Attributes:
+        entry: What to create.
+        username: As whom; None for the connected role: any other value needs a superuser, even one's own name.
+        plain: Use `cron.schedule`, which every role may call.
+    """
+
+    entry: Entry
+    username: str | None
+    plain: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlterEntry:
+    """Change an entry and keep its jobid; what is None stays."""
+
+    jobid: int
+    schedule: str | None
+    command: str | None
+    database: str | None
+    username: str | None
+    active: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenameEntry:
+    """Rename an entry by UPDATE: no function of pg_cron can."""
+
+    jobid: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """Everything that an apply does, in the order in which it does it.
+
+    Attributes:
+        unschedule: Jobids that go.
+        rename: Entries that get another name.
+        alter: Entries that change in place.
+        schedule: Entries that are made.
+        changes: The changes whose definitions are written or deleted.
+    """
+
+    unschedule: tuple[int, ...]
+    rename: tuple[RenameEntry, ...]
+    alter: tuple[AlterEntry, ...]
+    schedule: tuple[ScheduleEntry, ...]
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Way:
+    """How one change reaches cron.job."""
+
+    unschedule: int | None = None
+    rename: RenameEntry | None = None
+    alter: AlterEntry | None = None
+    schedule: ScheduleEntry | None = None
+    obstacle: Obstacle | None = None
+
+
+def find_obstacles(changes: Iterable[Change], facts: Facts) -> tuple[Change, ...]:
+    """Mark the changes that the connected role cannot make.
+
+    Args:
+        changes: From `diff`.
+        facts: With the role's rights.
+
+    Returns:
+        The same changes in the same order; those beyond the role's rights carry an obstacle.
+    """
+    marked = []
+    for change in changes:
+        obstacle = change.obstacle or _find_way(change, facts).obstacle
+        marked.append(change if obstacle is change.obstacle else replace(change, obstacle=obstacle))
+    return tuple(marked)
+
+
+def make_steps(changes: Iterable[Change], facts: Facts) -> Steps:
+    """Make the steps of an apply.
+
+    Args:
+        changes: From a plan; those with an obstacle are left out.
+        facts: With the role's rights.
+
+    Returns:
+        The steps.
+    """
+    possible = tuple(change for change in changes if change.obstacle is None)
+    ways = [_find_way(change, facts) for change in possible]
+    return Steps(
+        unschedule=tuple(way.unschedule for way in ways if way.unschedule is not None),
+        rename=tuple(way.rename for way in ways if way.rename is not None),
+        alter=tuple(way.alter for way in ways if way.alter is not None),
+        schedule=tuple(way.schedule for way in ways if way.schedule is not None),
+        changes=possible,
+    )
+
+
+def _find_way(change: Change, facts: Facts) -> _Way:
+    before = None if change.before is None else change.before.entry
+    after = None if change.after is None else change.after.entry
+    if before is None and after is None:
+        return _Way()
+    obstacle = _find_rights_obstacle(change.name, before, after, facts)
+    if obstacle is not None:
+        return _Way(obstacle=obstacle)
+    if before is None:
+        assert after is not None  # noqa: S101 - decided above
+        return _create(after, facts)
+    if after is None:
+        return _Way(unschedule=before.jobid)
+    return _Way() if after.same(before) else _update(before, after, facts)
+
+
+def _find_rights_obstacle(
+    name: str, before: Entry | None, after: Entry | None, facts: Facts
+) -> Obstacle | None:
+    rights = facts.rights
+    if not (rights.use_cron and rights.schedule):
+        return Obstacle(
+            kind="rights",
+            why=f"the role {facts.role} may not use pg_cron",
+            remedy=f'as an administrator: GRANT USAGE ON SCHEMA cron TO "{facts.role}"',
+        )
+    if rights.superuser:
+        return None
+    others = sorted({entry.username for entry in (before, after) if entry is not None} - {facts.role})
+    if not others:
+        return None
+    return Obstacle(
+        kind="rights",
+        why=f"the entry {name} runs as {' and '.join(others)}, and only a superuser may schedule for another "
+        "role",
+        remedy=f"connect as {others[0]}, or as a superuser",
+    )
+
+
+def _create(after: Entry, facts: Facts) -> _Way:
+    username = None if after.username == facts.role else after.username
+    if facts.rights.schedule_in_database:
+        return _Way(schedule=ScheduleEntry(entry=after, username=username, plain=False))
+    grant = f'as an administrator: GRANT EXECUTE ON FUNCTION cron.schedule_in_database TO "{facts.role}"'
+    if not after.active:
+        why = f"the role {facts.role} may only call cron.schedule, which makes active entries alone"
+        return _Way(obstacle=Obstacle(kind="rights", why=why, remedy=grant))
+    if after.database != facts.database:
+        why = f"the role {facts.role} may only call cron.schedule, which schedules for {facts.database} alone"
+        return _Way(obstacle=Obstacle(kind="rights", why=why, remedy=grant))
+    return _Way(schedule=ScheduleEntry(entry=after, username=username, plain=True))
+
+
+def _update(before: Entry, after: Entry, facts: Facts) -> _Way:
+    assert before.jobid is not None  # noqa: S101 - an observed entry has one
+    rename = None
+    if after.name != before.name:
+        if not facts.rights.update_entries:
+            return _replace(before, after, facts)
+        rename = RenameEntry(jobid=before.jobid, name=after.name)
+    if replace(before, name=after.name).same(after):
+        return _Way(rename=rename)
+    if facts.rights.alter_job:
+        alter = AlterEntry(
+            jobid=before.jobid,
+            schedule=None if after.schedule == before.schedule else after.schedule,
+            command=None if after.command == before.command else after.command,
+            database=None if after.database == before.database else after.database,
+            username=None if after.username == before.username else after.username,
+            active=None if after.active == before.active else after.active,
+        )
+        return _Way(rename=rename, alter=alter)
+    if (after.active, after.database) == (
+        before.active,
+        facts.database,
+    ) and before.database == facts.database:
+        return _Way(rename=rename, schedule=ScheduleEntry(entry=after, username=None, plain=True))
+    return _replace(before, after, facts)
+
+
+def _replace(before: Entry, after: Entry, facts: Facts) -> _Way:
+    """Unschedule and schedule anew: pg_cron's own history of the entry is cut, ours is not."""
+    return replace(_create(after, facts), unschedule=before.jobid)
