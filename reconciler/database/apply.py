@@ -1,0 +1,201 @@
+"""Apply: one transaction that ends with the target as declared, or as it was.
+
+lock → observe → migrate → refuse if anything moved → execute → observe again → the difference must be gone →
+commit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reconciler.core.desired import make_desired
+from reconciler.core.plan import Fingerprints, Plan, find_refusal, make_fingerprints, make_plan
+from reconciler.core.preflight import find_dangers
+from reconciler.core.steps import Steps, make_steps
+from reconciler.errors import DatabaseError, RefusedError, RightsError, StalePlanError
+
+from .migrate import apply_migrations, find_pending, take_apply_lock
+from .observe import observe, observe_within, require_pg_cron
+from .queries import load_queries
+from .statements import Request, list_definition_statements, list_entry_statements, make_revision
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from reconciler.core.desired import SpecProblem
+    from reconciler.core.state import DesiredState, ObservedState
+
+    from .observe import Observation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A plan and what it was made of.
+
+    Attributes:
+        plan: The plan.
+        desired: What is declared.
+        observed: What the target held.
+        problems: Specs that this server cannot take; nothing may be applied while there are any.
+    """
+
+    plan: Plan
+    desired: DesiredState
+    observed: ObservedState
+    problems: tuple[SpecProblem, ...]
+
+    def fingerprints(self) -> Fingerprints:
+        """Make the fingerprints that the plan holds for."""
+        return make_fingerprints(self.desired, self.observed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What an apply did.
+
+    Attributes:
+        plan: What was applied, but for the changes beyond the role's rights.
+        revision: The revision that was written; None when there was nothing to do.
+        migrations: Names of the migrations that ran.
+    """
+
+    plan: Plan
+    revision: int | None
+    migrations: tuple[str, ...]
+
+
+def plan_target(conn: psycopg.Connection, request: Request) -> Planned:
+    """Observe a target and make its plan; changes nothing.
+
+    Args:
+        conn: In autocommit mode.
+        request: What is declared, and for which target.
+
+    Returns:
+        The plan and what it was made of.
+
+    Raises:
+        PgCronMissingError: The extension is not in the target database.
+        MigrationError: The target does not fit this release.
+        RightsError: The role may not read what a plan needs.
+    """
+    return _plan(observe(conn), request)
+
+
+def apply_target(
+    conn: psycopg.Connection,
+    request: Request,
+    *,
+    expected: Fingerprints | None = None,
+    allow_deletes: int | None = None,
+) -> Applied:
+    """Make a target as declared, in one transaction.
+
+    Args:
+        conn: In autocommit mode.
+        request: What is declared, and for which target.
+        expected: The fingerprints of the plan that was shown; None applies whatever there is to do.
+        allow_deletes: How many deletions the person consented to.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ApplyLockError: Another apply is at work.
+        StalePlanError: The target moved since the plan was made, or while it was applied.
+        RefusedError: A limit, a protection or another owner forbids it.
+        RightsError: The role may not write the schema reconciler.
+        DatabaseError: A statement failed, or the target was not as declared afterwards; all was rolled back.
+    """
+    with conn.transaction():
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        take_apply_lock(conn)
+        observation = observe_within(conn)
+        require_pg_cron(observation.state.facts)
+        ran = apply_migrations(conn, observation.state.facts)
+        if ran:
+            observation = observe_within(conn)
+        planned = _plan(observation, request)
+        if expected is not None and planned.fingerprints() != expected:
+            raise StalePlanError(
+                f"the target {request.target.name} moved since the plan was made",
+                remedy="nothing was changed; run plan again and look at what is different",
+            )
+        _check(planned, request, allow_deletes)
+        steps = make_steps(planned.plan.changes, planned.observed.facts)
+        revision = None
+        if steps.changes:
+            revision = _execute(conn, planned.plan, steps, request)
+            _verify(conn, planned.plan, request)
+        return Applied(
+            plan=planned.plan, revision=revision, migrations=tuple(migration.name for migration in ran)
+        )
+
+
+def _plan(observation: Observation, request: Request) -> Planned:
+    observed = observation.state
+    require_pg_cron(observed.facts)
+    pending = find_pending(observed.facts.migrations)
+    desired, problems = make_desired(
+        request.specs, observed.facts, owner=request.owner, role=request.target.role
+    )
+    plan = make_plan(
+        desired,
+        observed,
+        target=request.target.name,
+        policy=request.target.policy,
+        findings=find_dangers(observed.facts, observation.dangers),
+        migrations=[migration.name for migration in pending],
+        adopt=request.adopt,
+    )
+    return Planned(plan=plan, desired=desired, observed=observed, problems=problems)
+
+
+def _check(planned: Planned, request: Request, allow_deletes: int | None) -> None:
+    if planned.problems:
+        raise RefusedError(
+            "\n".join(f"{problem.place}: {problem.message}" for problem in planned.problems),
+            remedy="nothing was changed; correct the files",
+        )
+    refusal = find_refusal(planned.plan, request.target.policy, allow_deletes=allow_deletes)
+    if refusal is not None:
+        raise RefusedError(f"nothing was changed: {refusal.why}", remedy=refusal.remedy)
+    facts = planned.observed.facts
+    if planned.plan.changes and not facts.rights.write_definitions:
+        raise RightsError(
+            f"the role {facts.role} may not write the schema reconciler of {facts.database}",
+            remedy=f"apply as its owner, or as its owner: GRANT ALL ON ALL TABLES IN SCHEMA reconciler TO "
+            f'"{facts.role}"',
+        )
+
+
+def _execute(conn: psycopg.Connection, plan: Plan, steps: Steps, request: Request) -> int:
+    queries = load_queries("apply")
+    for name, arguments in list_entry_statements(steps):
+        conn.execute(queries[name], arguments)
+    row = conn.execute(queries["insert_revision"], make_revision(plan, steps, request)).fetchone()
+    assert row is not None  # noqa: S101 - INSERT RETURNING
+    revision = int(row[0])
+    for name, arguments in list_definition_statements(plan.owner, steps):
+        conn.execute(queries[name], {"revision": revision, **arguments})
+    return revision
+
+
+def _verify(conn: psycopg.Connection, plan: Plan, request: Request) -> None:
+    """Look again: what was asked for must be there, else all is rolled back."""
+    left = _plan(observe_within(conn), request).plan.changes
+    beyond = {change.name for change in plan.beyond_rights}
+    unexpected = [change for change in left if change.name not in beyond]
+    if unexpected:
+        fields = "; ".join(
+            f"{change.action} {change.name}"
+            + "".join(
+                f" ({field.path}: {field.before!r}, not {field.after!r})" for field in change.fields[:3]
+            )
+            for change in unexpected[:5]
+        )
+        raise DatabaseError(
+            f"the target is not as declared after the changes were made, so they were rolled back: {fields}",
+            remedy="another program may be rewriting these entries; please report it if none is",
+        )

@@ -1,0 +1,228 @@
+"""Observe a target: one repeatable-read, read-only snapshot, and a fixed number of queries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, LiteralString
+
+from psycopg.rows import dict_row
+
+from reconciler.core.facts import Facts, Rights
+from reconciler.core.preflight import Danger
+from reconciler.core.state import Definition, Entry, ObservedState, RowDrift
+from reconciler.errors import PgCronMissingError, RightsError
+
+from .queries import load_queries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import psycopg
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What was observed.
+
+    Attributes:
+        state: What the target holds.
+        dangers: Entries that endanger themselves or all others.
+    """
+
+    state: ObservedState
+    dangers: tuple[Danger, ...]
+
+
+def observe(conn: psycopg.Connection) -> Observation:
+    """Observe a target in one read-only snapshot.
+
+    Args:
+        conn: In autocommit mode, outside of a transaction.
+
+    Returns:
+        Everything that a plan is made of.
+
+    Raises:
+        RightsError: The schema reconciler is there, but the role may not read it.
+    """
+    with conn.transaction():
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        return observe_within(conn)
+
+
+def observe_within(conn: psycopg.Connection) -> Observation:
+    """Observe a target inside the caller's transaction, so that its own changes are seen.
+
+    Args:
+        conn: In a repeatable-read transaction.
+
+    Returns:
+        Everything that a plan is made of.
+
+    Raises:
+        RightsError: The schema reconciler is there, but the role may not read it.
+    """
+    queries = load_queries("observe")
+    row = _fetch_facts(conn)
+    facts = _make_facts(row)
+    if row["has_definitions"] and not row["read_definitions"]:
+        raise RightsError(
+            f"the role {facts.role} may not read the schema reconciler of {facts.database}",
+            remedy="as its owner: GRANT USAGE ON SCHEMA reconciler, and SELECT ON ALL TABLES IN SCHEMA "
+            f'reconciler, TO "{facts.role}"',
+        )
+    names: list[str] = []
+    if row["has_definitions"]:
+        names += [
+            "observe_migrations",
+            "observe_definitions",
+            "observe_drifted_rows",
+            "observe_settled_jobs",
+        ]
+    if facts.extension and facts.rights.use_cron:
+        names += ["observe_entries", "observe_dangers"]
+    results = _fetch_all(conn, [(name, queries[name]) for name in names])
+    facts = replace(facts, migrations=dict(results.get("observe_migrations", ())))
+    state = ObservedState(
+        facts=facts,
+        definitions={row[0]: _make_definition(row) for row in results.get("observe_definitions", ())},
+        entries={row[0]: _make_entry(row) for row in results.get("observe_entries", ())},
+        drifted_rows=_make_drifts(results.get("observe_drifted_rows", ())),
+        settled=frozenset(name for (name,) in results.get("observe_settled_jobs", ())),
+    )
+    dangers = tuple(
+        Danger(code=code, jobid=jobid, name=name, detail=detail)
+        for code, jobid, name, detail in results.get("observe_dangers", ())
+    )
+    return Observation(state=state, dangers=dangers)
+
+
+def require_pg_cron(facts: Facts) -> None:
+    """Refuse a database without pg_cron, and say how to get it.
+
+    Args:
+        facts: Of the target.
+
+    Raises:
+        PgCronMissingError: The extension is not in this database.
+    """
+    if facts.extension:
+        return
+    home = facts.settings.get("database_name")
+    if home and home != facts.database:
+        remedy = f"the server keeps it in the database {home} (cron.database_name): point the dsn there"
+    elif facts.extension_default:
+        remedy = (
+            "as an administrator: CREATE EXTENSION pg_cron; the server needs pg_cron in "
+            "shared_preload_libraries, and cron.database_name must name this database"
+        )
+    else:
+        remedy = (
+            f"install the package postgresql-{facts.server_version // 10000}-cron (or switch pg_cron on in "
+            "your provider's settings), add it to shared_preload_libraries, restart the server, and "
+            "CREATE EXTENSION pg_cron"
+        )
+    raise PgCronMissingError(f"pg_cron is not in the database {facts.database}", remedy=remedy)
+
+
+def _fetch_facts(conn: psycopg.Connection) -> dict[str, Any]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(load_queries("observe")["observe_facts"]).fetchone()
+    assert row is not None  # noqa: S101 - it selects from one row of pg_roles
+    return row
+
+
+def _fetch_all(
+    conn: psycopg.Connection, queries: list[tuple[str, LiteralString]]
+) -> dict[str, list[tuple[Any, ...]]]:
+    """Send all queries in one round trip."""
+    with conn.pipeline():
+        cursors = [(name, conn.execute(query, binary=True)) for name, query in queries]
+        return {name: cursor.fetchall() for name, cursor in cursors}
+
+
+def _make_facts(row: dict[str, Any]) -> Facts:
+    return Facts(
+        server_version=row["server_version"],
+        database=row["database"],
+        role=row["role"],
+        in_recovery=row["in_recovery"],
+        extension=row["extension"],
+        extension_default=row["extension_default"],
+        extensions=frozenset(row["extensions"]),
+        settings=row["settings"],
+        launcher_running=row["launcher_running"],
+        launcher_age=row["launcher_age"],
+        preloaded=row["preloaded"],
+        rights=Rights(
+            superuser=row["superuser"],
+            sees_all=row["sees_all"],
+            use_cron=row["use_cron"],
+            schedule=row["schedule"],
+            schedule_in_database=row["schedule_in_database"],
+            alter_job=row["alter_job"],
+            update_entries=row["update_entries"],
+            create_schema=row["create_schema"],
+            write_definitions=row["write_definitions"],
+        ),
+    )
+
+
+def _make_definition(row: tuple[Any, ...]) -> Definition:
+    (
+        name,
+        kind,
+        owner,
+        document,
+        intact,
+        jobid,
+        schedule,
+        command,
+        database,
+        username,
+        active,
+        protect,
+        source,
+    ) = row
+    entry = None
+    if jobid is not None:
+        entry = Entry(
+            name=name,
+            schedule=schedule,
+            command=command,
+            database=database,
+            username=username,
+            active=active,
+            jobid=jobid,
+        )
+    return Definition(
+        name=name,
+        kind=kind,
+        owner=owner,
+        document=document,
+        intact=intact,
+        entry=entry,
+        protect=protect,
+        source=source,
+    )
+
+
+def _make_entry(row: tuple[Any, ...]) -> Entry:
+    jobid, name, schedule, command, database, username, active = row
+    return Entry(
+        name=name or "",
+        schedule=schedule,
+        command=command,
+        database=database,
+        username=username,
+        active=active,
+        jobid=jobid,
+    )
+
+
+def _make_drifts(rows: Iterable[tuple[Any, ...]]) -> dict[str, RowDrift]:
+    drifts = {}
+    for name, observed, applied in rows:
+        declared = None if observed is None else {key: observed[key] for key in applied}
+        drifts[name] = RowDrift(name=name, observed=declared, applied=applied)
+    return drifts

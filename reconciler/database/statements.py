@@ -1,0 +1,180 @@
+"""The statements of an apply with their arguments: what is executed, and what `plan --sql` shows.
+
+Each kind of step is one statement over arrays, so that the number of round trips does not grow with the number of
+jobs.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from reconciler import __version__
+from reconciler.core.canonical import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from reconciler.core.changes import Change
+    from reconciler.core.config import Target
+    from reconciler.core.plan import Plan
+    from reconciler.core.specs import Spec
+    from reconciler.core.steps import Steps
+
+Statement = tuple[str, dict[str, Any]]
+"""A query of `sql/queries/apply.sql` by name, and its arguments."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is to be planned or applied.
+
+    Attributes:
+        specs: Everything declared for the target.
+        owner: Whose specs these are.
+        target: The target, with its policy.
+        adopt: Names of entries that nobody owns and that may be taken over.
+        actor: Who asks, for the revision; "" if unknown.
+        commit: The commit of the files, for the revision; "" if unknown.
+    """
+
+    specs: Sequence[Spec]
+    owner: str
+    target: Target
+    adopt: Collection[str] = ()
+    actor: str = ""
+    commit: str = ""
+
+
+def list_entry_statements(steps: Steps) -> Iterator[Statement]:
+    """List the statements that change `cron.job`.
+
+    Args:
+        steps: Of the plan.
+
+    Yields:
+        Statements, in the order in which they have to be executed.
+    """
+    if steps.unschedule:
+        yield "unschedule_entries", {"jobids": list(steps.unschedule)}
+    if steps.rename:
+        jobids, names = [step.jobid for step in steps.rename], [step.name for step in steps.rename]
+        yield "rename_entries", {"jobids": jobids, "names": names}
+    if steps.alter:
+        yield (
+            "alter_entries",
+            {
+                "jobids": [step.jobid for step in steps.alter],
+                "schedules": [step.schedule for step in steps.alter],
+                "commands": [step.command for step in steps.alter],
+                "databases": [step.database for step in steps.alter],
+                "usernames": [step.username for step in steps.alter],
+                "actives": [step.active for step in steps.alter],
+            },
+        )
+    for plain, query in ((False, "schedule_entries"), (True, "schedule_entries_plainly")):
+        chosen = [step for step in steps.schedule if step.plain is plain]
+        if not chosen:
+            continue
+        arrays: dict[str, list[Any]] = {
+            "names": [step.entry.name for step in chosen],
+            "schedules": [step.entry.schedule for step in chosen],
+            "commands": [step.entry.command for step in chosen],
+        }
+        if not plain:
+            arrays["databases"] = [step.entry.database for step in chosen]
+            arrays["usernames"] = [step.username for step in chosen]
+            arrays["actives"] = [step.entry.active for step in chosen]
+        yield query, arrays
+
+
+def make_revision(plan: Plan, steps: Steps, request: Request) -> dict[str, Any]:
+    """Make the arguments of `insert_revision`.
+
+    Args:
+        plan: What is applied.
+        steps: Of the plan.
+        request: Who asked.
+
+    Returns:
+        The row's values by column.
+    """
+    changes = [
+        {
+            "action": change.action,
+            "kind": change.kind,
+            "name": change.name,
+            "reason": change.reason,
+            "source": change.source,
+            "before": None if change.before is None else change.before.to_json(),
+            "after": None if change.after is None else change.after.to_json(),
+        }
+        for change in steps.changes
+    ]
+    return {
+        "owner": plan.owner,
+        "target": plan.target,
+        "actor": request.actor,
+        "commit": request.commit,
+        "release": __version__,
+        "summary": json.dumps(plan.count()),
+        "changes": json.dumps(changes, ensure_ascii=False),
+    }
+
+
+def list_definition_statements(owner: str, steps: Steps) -> Iterator[Statement]:
+    """List the statements that change the schema `reconciler`; each also takes the argument `revision`.
+
+    Args:
+        owner: Whose definitions these are.
+        steps: Of the plan.
+
+    Yields:
+        Statements, in the order in which they have to be executed.
+    """
+    deleted = [change.name for change in steps.changes if change.action == "delete"]
+    renamed = [change for change in steps.changes if change.renamed_from]
+    put = [change for change in steps.changes if change.after is not None]
+    if deleted:
+        yield "delete_definitions", {"names": deleted}
+    if renamed:
+        before, after = [change.renamed_from for change in renamed], [change.name for change in renamed]
+        yield "rename_definitions", {"before": before, "after": after}
+    if put:
+        replaced = frozenset(steps.unschedule)
+        yield "put_definitions", {"owner": owner, **_make_definition_arrays(put, replaced)}
+    for query, names in (
+        ("put_queues", [change.name for change in put if change.kind == "queue"]),
+        ("put_workers", [change.name for change in put if change.kind == "worker"]),
+        ("put_once_jobs", [change.name for change in put if change.once]),
+    ):
+        if names:
+            yield query, {"names": names}
+
+
+_COLUMNS = (
+    ["names", "kinds", "specs", "digests", "protects", "sources", "jobids", "schedules", "commands", "databases", "usernames", "actives"]
+)
+
+
+def _make_definition_arrays(changes: Sequence[Change], replaced: Collection[int]) -> dict[str, list[Any]]:
+    arrays: dict[str, list[Any]] = {column: [] for column in _COLUMNS}
+    for change in changes:
+        assert change.after is not None  # noqa: S101 - the caller chose those that have one
+        document, entry = change.after.document, change.after.entry
+        before = None if change.before is None else change.before.entry
+        kept = before is not None and entry is not None and before.jobid not in replaced
+        values = (
+            change.name,
+            change.kind,
+            document,
+            digest(document),
+            change.protect,
+            change.source,
+            before.jobid if kept and before is not None else None,
+            *((None,) * 5 if entry is None else list(entry.fields().values())[1:]),
+        )
+        for column, value in zip(_COLUMNS, values, strict=True):
+            arrays[column].append(value)
+    return arrays

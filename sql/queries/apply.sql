@@ -1,0 +1,97 @@
+-- name: try_apply_lock
+-- One apply at a time in a database; the number is arbitrary and has no other use.
+SELECT pg_try_advisory_xact_lock(7411530208936421);
+
+-- name: unschedule_entries
+SELECT cron.unschedule(jobid) FROM unnest(%(jobids)s::bigint[]) AS jobid;
+
+-- name: rename_entries
+-- No function of pg_cron renames; this needs UPDATE on cron.job.
+UPDATE cron.job j SET jobname = t.name
+  FROM unnest(%(jobids)s::bigint[], %(names)s::text[]) AS t (jobid, name)
+ WHERE j.jobid = t.jobid;
+
+-- name: alter_entries
+SELECT cron.alter_job(jobid, schedule, command, database, username, active)
+  FROM unnest(%(jobids)s::bigint[], %(schedules)s::text[], %(commands)s::text[], %(databases)s::text[],
+              %(usernames)s::text[], %(actives)s::boolean[])
+       AS t (jobid, schedule, command, database, username, active);
+
+-- name: schedule_entries
+SELECT cron.schedule_in_database(name, schedule, command, database, username, active)
+  FROM unnest(%(names)s::text[], %(schedules)s::text[], %(commands)s::text[], %(databases)s::text[],
+              %(usernames)s::text[], %(actives)s::boolean[])
+       AS t (name, schedule, command, database, username, active);
+
+-- name: schedule_entries_plainly
+SELECT cron.schedule(name, schedule, command)
+  FROM unnest(%(names)s::text[], %(schedules)s::text[], %(commands)s::text[]) AS t (name, schedule, command);
+
+-- name: insert_revision
+INSERT INTO reconciler.revisions (owner, target, actor, commit, release, summary, changes)
+VALUES (%(owner)s, %(target)s, %(actor)s, %(commit)s, %(release)s, %(summary)s::json, %(changes)s::json)
+RETURNING id;
+
+-- name: delete_definitions
+-- Rows of queues and workers go with their definition; a one-time job that still waits is cancelled.
+WITH gone AS (
+    DELETE FROM reconciler.definitions WHERE name = ANY (%(names)s::text[]) RETURNING name
+)
+UPDATE reconciler.jobs j
+   SET status = 'cancelled', completed_at = now(), once = false
+  FROM gone
+ WHERE j.job_name = gone.name AND j.once AND j.status = 'pending';
+
+-- name: rename_definitions
+WITH renamed AS (
+    UPDATE reconciler.definitions d SET name = t.after, lock_key = reconciler.make_lock_key(t.after)
+      FROM unnest(%(before)s::text[], %(after)s::text[]) AS t (before, after)
+     WHERE d.name = t.before
+    RETURNING t.before, t.after
+)
+UPDATE reconciler.jobs j SET job_name = renamed.after FROM renamed WHERE j.job_name = renamed.before;
+
+-- name: put_definitions
+-- The jobid of an entry that was just made is looked up by pg_cron's own key, name and role.
+INSERT INTO reconciler.definitions AS d
+       (name, kind, owner, spec, digest, protect, source, lock_key,
+        jobid, schedule, command, database, username, active, revision)
+SELECT t.name, t.kind, %(owner)s, t.spec::json, t.digest, t.protect, t.source, reconciler.make_lock_key(t.name),
+       coalesce(t.jobid, j.jobid), t.schedule, t.command, t.database, t.username, t.active, %(revision)s
+  FROM unnest(%(names)s::text[], %(kinds)s::text[], %(specs)s::text[], %(digests)s::text[],
+              %(protects)s::boolean[], %(sources)s::text[], %(jobids)s::bigint[], %(schedules)s::text[],
+              %(commands)s::text[], %(databases)s::text[], %(usernames)s::text[], %(actives)s::boolean[])
+       AS t (name, kind, spec, digest, protect, source, jobid, schedule, command, database, username, active)
+  LEFT JOIN cron.job j ON t.jobid IS NULL AND j.jobname = t.name AND j.username = t.username
+    ON CONFLICT (name) DO UPDATE
+   SET kind = excluded.kind, spec = excluded.spec, digest = excluded.digest, protect = excluded.protect,
+       source = excluded.source, jobid = excluded.jobid, schedule = excluded.schedule,
+       command = excluded.command, database = excluded.database, username = excluded.username,
+       active = excluded.active, revision = excluded.revision, updated_at = now()
+ WHERE d.owner = excluded.owner;
+
+-- name: put_queues
+INSERT INTO reconciler.queues AS q
+SELECT * FROM reconciler.declared_queues WHERE name = ANY (%(names)s::text[])
+    ON CONFLICT (name) DO UPDATE
+   SET mode = excluded.mode, max_attempts = excluded.max_attempts, backoff_initial = excluded.backoff_initial,
+       backoff_factor = excluded.backoff_factor, backoff_max = excluded.backoff_max,
+       concurrency = excluded.concurrency, rate_count = excluded.rate_count, rate_per = excluded.rate_per,
+       retention = excluded.retention;
+
+-- name: put_workers
+INSERT INTO reconciler.workers AS w
+SELECT * FROM reconciler.declared_workers WHERE name = ANY (%(names)s::text[])
+    ON CONFLICT (name) DO UPDATE
+   SET queue = excluded.queue, url = excluded.url, secret = excluded.secret, status = excluded.status,
+       job_limit = excluded.job_limit, timeout = excluded.timeout;
+
+-- name: put_once_jobs
+-- A one-time job that runs, or has run, is never touched.
+INSERT INTO reconciler.jobs AS j (job_name, once, run_at, active, handler, queue, payload)
+SELECT job_name, true, run_at, active, handler, queue, payload
+  FROM reconciler.declared_jobs WHERE job_name = ANY (%(names)s::text[])
+    ON CONFLICT (job_name) WHERE once DO UPDATE
+   SET run_at = excluded.run_at, active = excluded.active, handler = excluded.handler, queue = excluded.queue,
+       payload = excluded.payload
+ WHERE j.status = 'pending';

@@ -1,0 +1,120 @@
+-- name: observe_facts
+-- Catalogs only: neither cron nor reconciler need be there, and no right but CONNECT is needed.
+-- current_setting() raises on pg_cron's settings for ordinary roles; pg_settings just leaves them out.
+WITH cron AS (
+    SELECT c.oid AS job
+      FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'job'
+     WHERE n.nspname = 'cron'
+), ours AS (
+    SELECT n.oid AS schema,
+           max(c.oid::bigint) FILTER (WHERE c.relname = 'definitions')::oid AS definitions,
+           coalesce(bool_and(has_table_privilege(c.oid, 'SELECT')), false) AS readable
+      FROM pg_namespace n
+      LEFT JOIN pg_class c ON c.relnamespace = n.oid
+                          AND c.relname IN ('migrations', 'definitions', 'queues', 'workers', 'jobs')
+                          AND c.relkind = 'r'
+     WHERE n.nspname = 'reconciler'
+     GROUP BY n.oid
+), routines AS (
+    SELECT coalesce(bool_or(has_function_privilege(p.oid, 'EXECUTE'))
+                    FILTER (WHERE p.proname = 'schedule'), false)             AS schedule,
+           coalesce(bool_or(has_function_privilege(p.oid, 'EXECUTE'))
+                    FILTER (WHERE p.proname = 'schedule_in_database'), false) AS schedule_in_database,
+           coalesce(bool_or(has_function_privilege(p.oid, 'EXECUTE'))
+                    FILTER (WHERE p.proname = 'alter_job'), false)            AS alter_job
+      FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+     WHERE n.nspname = 'cron'
+), me AS (
+    SELECT rolsuper AS superuser,
+           rolsuper OR pg_has_role('pg_read_all_stats', 'USAGE') AS sees_stats
+      FROM pg_roles WHERE rolname = current_user
+), launcher AS (
+    SELECT count(*) > 0 AS running,
+           -- A young launcher is no sign of trouble on a server that has just started.
+           min(extract(epoch FROM clock_timestamp() - backend_start))
+               FILTER (WHERE pg_postmaster_start_time() < clock_timestamp() - interval '1 minute')::float8 AS age
+      FROM pg_stat_activity WHERE backend_type = 'pg_cron launcher'
+)
+SELECT current_setting('server_version_num')::integer                                   AS server_version,
+       current_database()::text                                                         AS database,
+       current_user::text                                                               AS role,
+       pg_is_in_recovery()                                                              AS in_recovery,
+       coalesce((SELECT extversion FROM pg_extension WHERE extname = 'pg_cron'), '')    AS extension,
+       coalesce((SELECT default_version FROM pg_available_extensions WHERE name = 'pg_cron'), '')
+                                                                                        AS extension_default,
+       ARRAY(SELECT extname::text FROM pg_extension
+              WHERE extname IN ('http', 'pg_net', 'supabase_vault'))                    AS extensions,
+       coalesce((SELECT jsonb_object_agg(substr(name, 6), setting)
+                   FROM pg_settings WHERE name LIKE 'cron.%'), '{}')                    AS settings,
+       (SELECT setting ~ '\mpg_cron\M' FROM pg_settings WHERE name = 'shared_preload_libraries')
+                                                                                        AS preloaded,
+       CASE WHEN me.sees_stats THEN launcher.running END                        AS launcher_running,
+       CASE WHEN me.sees_stats THEN launcher.age END                                    AS launcher_age,
+       me.superuser                                                                     AS superuser,
+       CASE WHEN cron.job IS NULL THEN true ELSE NOT row_security_active(cron.job) END  AS sees_all,
+       cron.job IS NOT NULL AND has_schema_privilege('cron', 'USAGE')
+           AND has_table_privilege(cron.job, 'SELECT')                                  AS use_cron,
+       routines.schedule                                                                AS schedule,
+       routines.schedule_in_database                                                    AS schedule_in_database,
+       routines.alter_job                                                               AS alter_job,
+       cron.job IS NOT NULL AND has_table_privilege(cron.job, 'UPDATE')                 AS update_entries,
+       has_database_privilege(current_database(), 'CREATE')                             AS create_schema,
+       ours.definitions IS NOT NULL AND has_table_privilege(ours.definitions, 'INSERT')
+           AND has_table_privilege(ours.definitions, 'UPDATE')
+           AND has_table_privilege(ours.definitions, 'DELETE')                          AS write_definitions,
+       ours.definitions IS NOT NULL                                                     AS has_definitions,
+       coalesce(ours.readable, false)
+           AND has_schema_privilege(ours.schema, 'USAGE')                               AS read_definitions
+  FROM me, launcher, routines
+  LEFT JOIN cron ON true
+  LEFT JOIN ours ON true;
+
+-- name: observe_migrations
+SELECT number, checksum FROM reconciler.migrations ORDER BY number;
+
+-- name: observe_definitions
+SELECT name, kind, owner, spec::text, digest = encode(sha256(convert_to(spec::text, 'UTF8')), 'hex'),
+       jobid, schedule, command, database, username, active, protect, source
+  FROM reconciler.definitions;
+
+-- name: observe_entries
+-- jobname is of type name in pg_cron 1.3 and 1.4, of type text since 1.5.
+SELECT jobid, jobname::text, schedule, command, database, username, active FROM cron.job;
+
+-- name: observe_drifted_rows
+-- Rows of queues, workers and pending one-time jobs that are not as their definitions say.
+SELECT d.name, CASE WHEN q.name IS NOT NULL THEN to_jsonb(q) END, to_jsonb(d)
+  FROM reconciler.declared_queues d LEFT JOIN reconciler.queues q ON q.name = d.name
+ WHERE q.name IS NULL OR NOT to_jsonb(q) @> to_jsonb(d)
+UNION ALL
+SELECT d.name, CASE WHEN w.name IS NOT NULL THEN to_jsonb(w) END, to_jsonb(d)
+  FROM reconciler.declared_workers d LEFT JOIN reconciler.workers w ON w.name = d.name
+ WHERE w.name IS NULL OR NOT to_jsonb(w) @> to_jsonb(d)
+UNION ALL
+SELECT d.job_name, CASE WHEN j.id IS NOT NULL THEN to_jsonb(j) END, to_jsonb(d)
+  FROM reconciler.declared_jobs d LEFT JOIN reconciler.jobs j ON j.job_name = d.job_name AND j.once
+ -- A row that is gone may have been cleared away after its run: only one that is still due comes back.
+ WHERE (j.id IS NULL AND d.run_at > now()) OR (j.status = 'pending' AND NOT to_jsonb(j) @> to_jsonb(d));
+
+-- name: observe_settled_jobs
+SELECT job_name FROM reconciler.jobs WHERE once AND status <> 'pending';
+
+-- name: observe_dangers
+SELECT code, jobid, coalesce(jobname::text, ''), detail
+  FROM cron.job j
+  LEFT JOIN pg_roles r ON r.rolname = j.username
+  LEFT JOIN pg_database b ON b.datname = j.database
+ CROSS JOIN LATERAL (VALUES
+       ('unknown_role',     r.rolname IS NULL,                              j.username),
+       ('no_login',         NOT r.rolcanlogin,                              j.username),
+       ('superuser',        r.rolsuper,                                     j.username),
+       ('unknown_database', b.datname IS NULL OR NOT b.datallowconn,        j.database),
+       ('no_connect',       NOT has_database_privilege(r.oid, b.oid, 'CONNECT'), j.username || ' in ' || j.database),
+       ('copy',             j.command ~* '^\s*copy\M.*\m(to\s+stdout|from\s+stdin)\M', ''),
+       ('other_node',       j.nodename IN ('localhost', '127.0.0.1', '::1', '')
+                            AND j.nodeport <> current_setting('port')::integer,
+                            j.nodename || ':' || j.nodeport)
+       ) AS danger (code, found, detail)
+ WHERE found AND (code <> 'superuser' OR EXISTS (
+           SELECT FROM pg_settings WHERE name = 'cron.enable_superuser_jobs' AND setting = 'off'))
+ ORDER BY jobid, code;
