@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, LiteralString, cast
+from typing import TYPE_CHECKING, LiteralString
 
 from reconciler.core.canonical import digest
 from reconciler.errors import ApplyLockError, MigrationError, RightsError
 from reconciler.resources import read_resource, resource_root
 
+from .observe import observe_within, require_pg_cron
 from .queries import load_queries
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ def load_migrations() -> tuple[Migration, ...]:
     )
     migrations = []
     for name in names:
-        # It counts as a literal: it comes from our own file and holds no value of anybody's.
-        text = cast("LiteralString", read_resource("sql", "migrations", name))
+        text = read_resource("sql", "migrations", name)
         migrations.append(
             Migration(
                 number=int(name[:4]),
@@ -134,3 +134,25 @@ def take_apply_lock(conn: psycopg.Connection) -> None:
             "another apply or migrate is working on this target",
             remedy="wait until it has finished, then plan again",
         )
+
+
+def migrate_target(conn: psycopg.Connection) -> tuple[str, ...]:
+    """Bring a target's schema up to this release, in one transaction.
+
+    Args:
+        conn: In autocommit mode.
+
+    Returns:
+        Names of the migrations that were applied now.
+
+    Raises:
+        ApplyLockError: An apply is at work.
+        PgCronMissingError: The extension is not in the target database.
+        MigrationError: The target does not fit this release.
+        RightsError: The role may not create the schema.
+    """
+    with conn.transaction():
+        take_apply_lock(conn)
+        facts = observe_within(conn).state.facts
+        require_pg_cron(facts)
+        return tuple(migration.name for migration in apply_migrations(conn, facts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import TYPE_CHECKING, LiteralString, cast
+from typing import TYPE_CHECKING, LiteralString
 
 from reconciler.resources import read_resource
 
@@ -25,7 +25,4 @@ def load_queries(module: str) -> Mapping[str, LiteralString]:
         The texts by name. They count as literals: they come from our own files and hold nobody's values.
     """
     parts = _NAME.split(read_resource("sql", "queries", f"{module}.sql"))
-    return {
-        name: cast("LiteralString", text.strip().removesuffix(";"))
-        for name, text in zip(parts[1::2], parts[2::2], strict=True)
-    }
+    return {name: text.strip().removesuffix(";") for name, text in zip(parts[1::2], parts[2::2], strict=True)}

@@ -30,8 +30,8 @@ def render_script(planned: Planned, request: Request) -> str:
         request: What it was made of.
 
     Returns:
-        A script for psql: one transaction that does what apply does. It takes the same lock, but neither checks
-        that the target is still as planned nor looks again afterwards.
+        A script for psql: one transaction that does what apply does. It takes the same lock, but neither
+        checks that the target is still as planned nor looks again afterwards.
     """
     lines = ["BEGIN ISOLATION LEVEL REPEATABLE READ;", *_render_migrations(planned)]
     steps = make_steps(planned.plan.changes, planned.observed.facts)

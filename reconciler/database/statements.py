@@ -1,7 +1,7 @@
 """The statements of an apply with their arguments: what is executed, and what `plan --sql` shows.
 
-Each kind of step is one statement over arrays, so that the number of round trips does not grow with the number of
-jobs.
+Each kind of step is one statement over arrays, so that the number of round trips does not grow with the
+number of jobs.
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ def list_definition_statements(owner: str, steps: Steps) -> Iterator[Statement]:
 
 
 _COLUMNS = (
-    ["names", "kinds", "specs", "digests", "protects", "sources", "jobids", "schedules", "commands", "databases", "usernames", "actives"]
+    *("names", "kinds", "specs", "digests", "protects", "sources"),
+    *("jobids", "schedules", "commands", "databases", "usernames", "actives"),
 )
 
 

@@ -1,0 +1,95 @@
+"""The commands `apply` and `migrate`: the ones that change a target."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from reconciler.cli import exits
+from reconciler.cli.planning import make_request, refuse_problems, show_plan
+from reconciler.cli.session import open_session, target_options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from reconciler.database.apply import Applied
+
+
+@click.command()
+@target_options
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--adopt", multiple=True, metavar="NAME", help="Take over an entry that nobody declared.")
+@click.option(
+    "--allow-deletes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Consent to exactly N deletions, as the plan shows them.",
+)
+def apply(
+    config_path: Path | None,
+    target_name: str | None,
+    dsn: str | None,
+    yes: bool,
+    adopt: tuple[str, ...],
+    allow_deletes: int | None,
+) -> int:
+    """Make the target as declared, in one transaction.
+
+    Shows the plan first and asks. Refuses when the target moves between the plan and the apply; a failure at
+    any point changes nothing.
+    """
+    from reconciler.core.plan import find_refusal
+    from reconciler.database.apply import apply_target, plan_target
+    from reconciler.errors import RefusedError
+
+    session = open_session(config_path, target_name, dsn)
+    request = make_request(session, adopt)
+    with session.connect() as conn:
+        planned = plan_target(conn, request)
+        refuse_problems(planned)
+        show_plan(planned, request, "text")
+        refusal = find_refusal(planned.plan, session.target.policy, allow_deletes=allow_deletes)
+        if refusal is not None:
+            raise RefusedError(f"nothing was changed: {refusal.why}", remedy=refusal.remedy)
+        if planned.plan.changes or planned.plan.migrations:
+            if not yes:
+                _confirm(session.target.name)
+            applied = apply_target(
+                conn, request, expected=planned.fingerprints(), allow_deletes=allow_deletes
+            )
+            _report(applied)
+    return exits.ERROR if planned.plan.beyond_rights else exits.DONE
+
+
+def _confirm(target: str) -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask on; give --yes to apply without asking")
+    click.confirm(f"Apply this to {target}?", abort=True)
+
+
+def _report(applied: Applied) -> None:
+    if applied.migrations:
+        click.echo(f"Migrated: {', '.join(applied.migrations)}.")
+    if applied.revision is not None:
+        click.echo(click.style(f"Applied as revision {applied.revision}.", fg="green", bold=True))
+    if applied.plan.beyond_rights:
+        names = ", ".join(change.name for change in applied.plan.beyond_rights)
+        click.echo(f"Not done, for lack of rights: {names}.", err=True)
+
+
+@click.command()
+@target_options
+def migrate(config_path: Path | None, target_name: str | None, dsn: str | None) -> int:
+    """Create or upgrade the schema reconciler on the target; apply does this too.
+
+    For administrators who give the applying role no right to create schemas.
+    """
+    from reconciler.database.migrate import migrate_target
+
+    session = open_session(config_path, target_name, dsn)
+    with session.connect() as conn:
+        names = migrate_target(conn)
+    click.echo(f"Migrated: {', '.join(names)}." if names else "Nothing to migrate.")
+    return exits.DONE

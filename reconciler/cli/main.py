@@ -1,0 +1,104 @@
+"""The entry point: a group whose commands are imported only when they are called.
+
+`reconciler --help` has to be quick, so the commands' names and one-line helps stand here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from reconciler import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = {
+    "init": ("starting", "Write a first configuration and spec file."),
+    "validate": ("validating", "Check the files, without a database."),
+    "plan": ("planning", "Show what an apply would change."),
+    "apply": ("applying", "Make the target as declared, in one transaction."),
+    "drift": ("planning", "Show what was changed behind the files' back."),
+    "import": ("importing", "Write entries that nobody declared as spec files."),
+    "status": ("status", "Show what runs, when it last ran and when it will."),
+    "migrate": ("applying", "Create or upgrade the schema reconciler on the target."),
+    "doctor": ("doctor", "Find the dangers that the target is in, with remedies."),
+    "schema": ("validating", "Print a JSON Schema for editors and other tools."),
+    "local": ("local", "Run a private, disposable PostgreSQL with pg_cron."),
+}
+"""Each command's module and help."""
+
+_ATTRIBUTES = {"import": "import_"}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names in the order in which people meet them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
+        """Import and return one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"reconciler.cli.{COMMANDS[cmd_name][0]}")
+        return cast("click.Command", getattr(module, _ATTRIBUTES.get(cmd_name, cmd_name)))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command when there is none of that name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from reconciler.core.names import find_nearest
+
+            nearest = find_nearest(args[0], COMMANDS)
+            if nearest:
+                error.message += f" Did you mean {nearest!r}?"
+            raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        """List the commands from the table, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="reconciler")
+def cli() -> None:
+    """Declare scheduled work in jobs.d/, review the plan, apply it to pg_cron.
+
+    Exit codes: 0 done, 1 error, 2 usage, 3 changes pending, 4 refused, 5 stale plan, 6 locked, 7 drift.
+    """
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Args:
+        args: The arguments; None takes the process's own.
+
+    Raises:
+        SystemExit: Always, with the exit code.
+    """
+    from reconciler.errors import ReconcilerError
+
+    try:
+        result = cli.main(args=args, prog_name="reconciler", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Aborted: nothing was changed.", err=True)
+        sys.exit(1)
+    except ReconcilerError as error:
+        from reconciler.cli.exits import pick_exit_code
+
+        click.echo(click.style("Error: ", fg="red", bold=True) + str(error), err=True)
+        sys.exit(pick_exit_code(error))
+    sys.exit(result if isinstance(result, int) else 0)

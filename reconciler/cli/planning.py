@@ -1,0 +1,161 @@
+"""The commands `plan` and `drift`: look, and change nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from reconciler.cli import exits
+from reconciler.cli.session import Session, open_session, target_options
+from reconciler.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from reconciler.database.apply import Planned
+    from reconciler.database.statements import Request
+
+FORMATS = ("text", "json", "markdown", "sql")
+
+format_option = click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to show it."
+)
+
+
+def make_request(session: Session, adopt: tuple[str, ...] = ()) -> Request:
+    """Load the specs and make the request of a plan or an apply.
+
+    Args:
+        session: With the target.
+        adopt: Names of entries that may be taken over.
+
+    Returns:
+        The request.
+    """
+    import os
+
+    from reconciler.database.statements import Request
+
+    environment = os.environ
+    return Request(
+        specs=session.load_specs(),
+        owner=session.config.owner,
+        target=session.target,
+        adopt=adopt,
+        actor=environment.get("GITHUB_ACTOR")
+        or environment.get("GITLAB_USER_LOGIN")
+        or environment.get("USER", ""),
+        commit=environment.get("GITHUB_SHA") or environment.get("CI_COMMIT_SHA", ""),
+    )
+
+
+def refuse_problems(planned: Planned) -> None:
+    """Stop when the server cannot take some of the specs.
+
+    Args:
+        planned: The plan, with the problems.
+
+    Raises:
+        InvalidInputError: There is at least one problem.
+    """
+    if planned.problems:
+        from reconciler.loader.problems import describe_place
+
+        raise InvalidInputError(
+            [describe_place(problem.place, problem.message) for problem in planned.problems]
+        )
+
+
+def show_plan(planned: Planned, request: Request, form: str) -> None:
+    """Print a plan.
+
+    Args:
+        planned: The plan.
+        request: What it was made of.
+        form: One of `FORMATS`.
+    """
+    if form == "json":
+        from reconciler.cli import render_json
+
+        text = render_json.render_plan(planned.plan, planned.fingerprints())
+    elif form == "markdown":
+        from reconciler.cli import render_markdown
+
+        text = render_markdown.render_plan(planned.plan)
+    elif form == "sql":
+        from reconciler.database.script import render_script
+
+        text = render_script(planned, request)
+    else:
+        from reconciler.cli import render_text
+
+        text = render_text.render_plan(planned.plan) + "\n"
+    click.echo(text, nl=False)
+
+
+@click.command()
+@target_options
+@format_option
+@click.option("--adopt", multiple=True, metavar="NAME", help="Take over an entry that nobody declared.")
+@click.option(
+    "--exit-code", is_flag=True, help="Exit with 3 when there are changes, 4 when some are refused."
+)
+def plan(
+    config_path: Path | None,
+    target_name: str | None,
+    dsn: str | None,
+    form: str,
+    adopt: tuple[str, ...],
+    exit_code: bool,
+) -> int:
+    """Show what an apply would change; changes nothing.
+
+    A role that may only read is enough.
+    """
+    from reconciler.database.apply import plan_target
+
+    session = open_session(config_path, target_name, dsn)
+    request = make_request(session, adopt)
+    with session.connect() as conn:
+        planned = plan_target(conn, request)
+    refuse_problems(planned)
+    show_plan(planned, request, form)
+    if not exit_code or planned.plan.is_empty:
+        return exits.DONE
+    return exits.REFUSED if planned.plan.refused else exits.CHANGES
+
+
+@click.command()
+@target_options
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "json", "markdown")),
+    default="text",
+    show_default=True,
+    help="How to show it.",
+)
+@click.option("--exit-code", is_flag=True, help="Exit with 7 when there is drift.")
+def drift(
+    config_path: Path | None, target_name: str | None, dsn: str | None, form: str, exit_code: bool
+) -> int:
+    """Show what was changed on the target behind the files' back; changes nothing.
+
+    What the files changed and nobody applied yet is no drift; plan shows it.
+    """
+    from reconciler.database.apply import plan_target
+
+    session = open_session(config_path, target_name, dsn)
+    request = make_request(session)
+    with session.connect() as conn:
+        planned = plan_target(conn, request)
+    refuse_problems(planned)
+    drifted = tuple(change for change in planned.plan.changes if change.reason in {"drifted", "both"})
+    shown = replace(planned, plan=replace(planned.plan, changes=drifted, notices=(), migrations=(), kept=()))
+    if drifted or form != "text":
+        show_plan(shown, request, form)
+    else:
+        click.echo(f"No drift on {planned.plan.target}: nothing was changed behind the files' back.")
+    return exits.DRIFT if exit_code and drifted else exits.DONE

@@ -1,0 +1,73 @@
+"""Render a plan as JSON, in the format of `schemas/plan.schema.json`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from reconciler import __version__
+
+if TYPE_CHECKING:
+    from reconciler.core.changes import Change
+    from reconciler.core.plan import Fingerprints, Plan
+
+FORMAT_VERSION = "1.0"
+"""The minor number grows with additions; the major one when something is renamed or goes."""
+
+
+def render_plan(plan: Plan, fingerprints: Fingerprints) -> str:
+    """Render a plan.
+
+    Args:
+        plan: To show.
+        fingerprints: What it holds for.
+
+    Returns:
+        Indented JSON with a line break at the end; the same plan gives the same bytes.
+    """
+    value = {
+        "format_version": FORMAT_VERSION,
+        "reconciler_version": __version__,
+        "target": plan.target,
+        "owner": plan.owner,
+        "empty": plan.is_empty,
+        "fingerprints": {"desired": fingerprints.desired, "observed": fingerprints.observed},
+        "summary": {**plan.count(), "resources": plan.resources, "kept": len(plan.kept)},
+        "migrations": list(plan.migrations),
+        "changes": [_render_change(change) for change in plan.changes],
+        "kept": list(plan.kept),
+        "notices": [
+            {"code": notice.code, "message": notice.message, "names": list(notice.names)}
+            for notice in plan.notices
+        ],
+        "findings": [
+            {
+                "code": finding.code,
+                "severity": finding.severity,
+                "message": finding.message,
+                "remedy": finding.remedy,
+            }
+            for finding in plan.findings
+        ],
+    }
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _render_change(change: Change) -> dict[str, Any]:
+    obstacle = change.obstacle
+    return {
+        "action": change.action,
+        "kind": change.kind,
+        "name": change.name,
+        "reason": change.reason,
+        "source": change.source,
+        "renamed_from": change.renamed_from or None,
+        "before": None if change.before is None else change.before.to_json(),
+        "after": None if change.after is None else change.after.to_json(),
+        "fields": [
+            {"path": field.path, "before": field.before, "after": field.after} for field in change.fields
+        ],
+        "obstacle": None
+        if obstacle is None
+        else {"kind": obstacle.kind, "why": obstacle.why, "remedy": obstacle.remedy},
+    }

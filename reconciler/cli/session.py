@@ -1,0 +1,105 @@
+"""What most commands begin with: options, configuration, target and specs."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from reconciler.errors import ConfigError
+from reconciler.loader.config import find_config, load_config, resolve_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import psycopg
+
+    from reconciler.core.config import Config, Target
+    from reconciler.core.specs import Spec
+
+_Function = TypeVar("_Function", bound="Callable[..., object]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One command's view of the world.
+
+    Attributes:
+        config: The whole configuration.
+        target: The target that was chosen.
+    """
+
+    config: Config
+    target: Target
+
+    def load_specs(self) -> tuple[Spec, ...]:
+        """Load everything that is declared for the target."""
+        from reconciler.loader.specs import load_specs
+
+        return load_specs(self.config, self.target)
+
+    @contextmanager
+    def connect(self) -> Iterator[psycopg.Connection]:
+        """Open a connection to the target."""
+        from reconciler.database.connect import connect
+
+        with connect(self._find_dsn()) as conn:
+            yield conn
+
+    def _find_dsn(self) -> str:
+        dsn = self.target.dsn
+        if dsn == "local":
+            from reconciler.runtime.local import find_local_dsn
+
+            return find_local_dsn(Path(self.config.path).parent / ".reconciler" / "local")
+        if not dsn:
+            raise ConfigError(
+                f"the target {self.target.name} has no dsn",
+                remedy=f"write one in {self.config.path}, such as dsn: ${{env:DATABASE_URL}}, or give --dsn",
+            )
+        return dsn
+
+
+def target_options(function: _Function) -> _Function:
+    """Add the options by which a command finds its target.
+
+    Args:
+        function: The command; it gets `config_path`, `target_name` and `dsn`.
+
+    Returns:
+        The same command.
+    """
+    options = (
+        click.option(
+            "--config",
+            "config_path",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="The configuration [reconciler.yaml here or above].",
+        ),
+        click.option("--target", "-t", "target_name", metavar="NAME", help="The target [the default one]."),
+        click.option("--dsn", metavar="DSN", help="Connect here instead of to the target's own dsn."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def open_session(config_path: Path | None, target_name: str | None, dsn: str | None = None) -> Session:
+    """Load the configuration and choose the target.
+
+    Args:
+        config_path: Where the configuration is; None looks here and above.
+        target_name: Which target; None takes the default one.
+        dsn: Where to connect instead.
+
+    Returns:
+        The session; nothing was connected to yet.
+    """
+    path = config_path or find_config(Path.cwd())
+    config = load_config(path, environment=os.environ)
+    target = resolve_target(config, target_name, environment=os.environ, dsn=dsn)
+    return Session(config=config, target=target if dsn is None else replace(target, dsn=dsn))
