@@ -1,4 +1,4 @@
-"""Turn entries that nobody declared into declarations of just what they are, or say why this cannot be done."""
+"""Turn entries that nobody declared into declarations of just what they are, or say why they were left."""
 
 from __future__ import annotations
 
