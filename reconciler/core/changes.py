@@ -1,4 +1,4 @@
-"""A change is data: what differs, why, and what hinders it. It can be printed, saved, compared and refused."""
+"""A change is data: what differs, why, what hinders it. It can be printed, saved, compared and refused."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 HOLDS = {
     "http": "HTTP bodies are stored, but this release does not send them yet: no entry is made",
     "worker": "push workers are stored, but this release does not call their endpoints yet: no entry is made",
-    "handler": "handlers are queued in reconciler.jobs when due, but this release has no worker that does them",
+    "handler": "handlers are queued in reconciler.jobs when due, but this release has no worker that does "
+    "them",
     "once": "one-time jobs are stored in reconciler.jobs, but this release does not start them yet",
     "timezone": "times in a zone other than the server's are stored, but not scheduled by this release: "
     "no entry is made; write the time in the server's zone until then",
@@ -42,7 +44,7 @@ HOLDS = {
 }
 """What this release stores and does not execute yet, by the notice's code."""
 
-_POLICY_KEYS = ('"timeout"', '"on_failure"', '"alert"', '"catch_up"', '"concurrency"')
+_POLICIES = ("timeout", "on_failure", "alert", "catch_up")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,5 +178,6 @@ def _note_unexecuted(spec: JobSpec, held: defaultdict[str, list[str]]) -> None:
         held["handler"].append(spec.name)
     if spec.after:
         held["after"].append(spec.name)
-    if any(key in spec.document for key in _POLICY_KEYS):
+    declared = json.loads(spec.document)
+    if any(key in declared for key in _POLICIES) or declared.get("concurrency", "skip") != "skip":
         held["policies"].append(spec.name)

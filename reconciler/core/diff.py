@@ -1,17 +1,27 @@
 """Compare three states: what is declared, what was last applied, and what the target holds.
 
-The definition says what was last applied; the entry in cron.job says what the target holds. When the declaration
-moved and the target did not, people edited; when the target moved and the declaration did not, it drifted.
+The definition says what was last applied; the entry in cron.job says what the target holds. When the
+declaration moved and the target did not, people edited; when the target moved and the declaration did not, it
+drifted.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler.core.changes import Action, Change, FieldChange, Obstacle, Reason, Snapshot
 from reconciler.core.fields import diff_fields
+from reconciler.core.matching import (
+    Key,
+    entry_key,
+    find_renames,
+    is_moving,
+    match_entries,
+    order_resources,
+    wanted_keys,
+)
 from reconciler.core.specs import KINDS
 from reconciler.core.state import ENTRY_FIELDS, DesiredResource, DesiredState, Entry, ObservedState
 
@@ -21,7 +31,26 @@ if TYPE_CHECKING:
     from reconciler.core.config import Prune
     from reconciler.core.state import Definition
 
-_Index = dict[str, list[Entry]]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Comparison:
+    """What every single comparison looks at.
+
+    Attributes:
+        observed: What the target holds.
+        matches: The entry of each definition, by the definition's name.
+        unowned: The entries that no definition claims, by name and role.
+        adopt: Names of such entries that may be taken over although they differ.
+    """
+
+    observed: ObservedState
+    matches: Mapping[str, Entry]
+    unowned: Mapping[Key, Entry]
+    adopt: Collection[str]
+
+    def may_take(self, found: Entry, after: Entry) -> bool:
+        """Tell whether an entry that nobody declared may become the one that is declared."""
+        return after.same(found) or after.name in self.adopt
 
 
 def diff(
@@ -42,33 +71,31 @@ def diff(
     Returns:
         The changes in the order of output: creations and updates by kind and name, then deletions.
     """
-    entries_by_name: _Index = {}
-    for entry in observed.entries.values():
-        entries_by_name.setdefault(entry.name, []).append(entry)
+    matches = match_entries(observed)
+    claimed = {entry.jobid for entry in matches.values()}
+    unowned = {
+        entry_key(entry): entry for jobid, entry in sorted(observed.entries.items()) if jobid not in claimed
+    }
+    comparison = _Comparison(observed=observed, matches=matches, unowned=unowned, adopt=adopt)
+    renames = find_renames(desired, observed)
     changes: list[Change] = []
-    renamed: set[str] = set()
-    for name, resource in desired.resources.items():
-        definition = observed.definitions.get(name)
-        if definition is None and resource.renamed_from:
-            definition = _find_renamed(resource, desired, observed)
-            if definition is not None:
-                renamed.add(definition.name)
+    for resource in order_resources(desired):
+        definition = observed.definitions.get(resource.name, renames.get(resource.name))
+        change: Change | None
         if definition is None:
-            changes.append(_diff_unowned(resource, entries_by_name, observed, adopt))
+            change = _diff_unowned(resource, comparison)
         elif definition.owner != desired.owner:
-            changes.append(_refuse_foreign(resource, definition, observed))
+            change = _refuse_foreign(resource, definition, observed)
         else:
-            change = _diff_owned(resource, definition, observed, entries_by_name)
-            if change is not None:
-                changes.append(change)
+            change = _diff_owned(resource, definition, comparison)
+        if change is not None:
+            changes.append(change)
     if prune != "never":
-        gone = find_undeclared(desired, observed)
         changes.extend(
-            _delete(definition, observed, entries_by_name)
-            for definition in gone
-            if definition.name not in renamed
+            _delete(definition, matches.get(definition.name))
+            for definition in find_undeclared(desired, observed)
         )
-    return tuple(changes)
+    return _refuse_blocked(changes, comparison)
 
 
 def find_undeclared(desired: DesiredState, observed: ObservedState) -> tuple[Definition, ...]:
@@ -81,56 +108,13 @@ def find_undeclared(desired: DesiredState, observed: ObservedState) -> tuple[Def
     Returns:
         The definitions, dependants first, so that nothing is left that refers to what is gone.
     """
-    taken = {
-        resource.renamed_from
-        for resource in desired.resources.values()
-        if resource.renamed_from and resource.name not in observed.definitions
-    }
+    renamed = {definition.name for definition in find_renames(desired, observed).values()}
     gone = (
         definition
         for name, definition in observed.definitions.items()
-        if definition.owner == desired.owner and name not in desired.resources and name not in taken
+        if definition.owner == desired.owner and name not in desired.resources and name not in renamed
     )
     return tuple(sorted(gone, key=lambda definition: (-KINDS.index(definition.kind), definition.name)))
-
-
-def match_entry(
-    definition: Definition, observed: ObservedState, index: Mapping[str, list[Entry]]
-) -> Entry | None:
-    """Find the row of cron.job that belongs to a definition.
-
-    The jobid decides, since it survives a rename by hand; after a restore or a hand-made unschedule and schedule
-    the name and the role do.
-
-    Args:
-        definition: With the entry as last applied.
-        observed: What the target holds.
-        index: The observed entries by name.
-
-    Returns:
-        The entry, or None when the target holds it no more.
-    """
-    if definition.entry is None:
-        return None
-    jobid = definition.entry.jobid
-    if jobid is not None and jobid in observed.entries:
-        return observed.entries[jobid]
-    same_name = index.get(definition.entry.name, ())
-    return next((entry for entry in same_name if entry.username == definition.entry.username), None)
-
-
-def _find_renamed(
-    resource: DesiredResource, desired: DesiredState, observed: ObservedState
-) -> Definition | None:
-    definition = observed.definitions.get(resource.renamed_from)
-    if (
-        definition is None
-        or definition.owner != desired.owner
-        or definition.kind != resource.kind
-        or definition.name in desired.resources
-    ):
-        return None
-    return definition
 
 
 def _complete(entry: Entry | None, username: str) -> Entry | None:
@@ -140,32 +124,42 @@ def _complete(entry: Entry | None, username: str) -> Entry | None:
     return replace(entry, username=username)
 
 
-def _diff_unowned(
-    resource: DesiredResource, index: _Index, observed: ObservedState, adopt: Collection[str]
-) -> Change:
-    desired_entry = resource.entry
-    candidates = index.get(resource.name, [])
-    username = (desired_entry.username if desired_entry else "") or observed.facts.role
-    found = next((entry for entry in candidates if entry.username == username), None)
-    if found is None and desired_entry is not None and not desired_entry.username and len(candidates) == 1:
-        found = candidates[0]
-    if found is None:
-        after = Snapshot(document=resource.document, entry=_complete(desired_entry, observed.facts.role))
+def _diff_unowned(resource: DesiredResource, comparison: _Comparison) -> Change | None:
+    if resource.once and resource.name in comparison.observed.settled:
+        return None  # its definition went, but it ran: it must not run again
+    found = _find_unowned(resource.entry, comparison)
+    username = comparison.observed.facts.role if found is None else found.username
+    after = Snapshot(document=resource.document, entry=_complete(resource.entry, username))
+    if found is None or after.entry is None:
         return _make_change(resource, "declared", None, after)
-    after = Snapshot(document=resource.document, entry=_complete(desired_entry, found.username))
-    before = Snapshot(document="", entry=found)
-    if after.entry is not None and after.entry.same(found):
-        return _make_change(resource, "adopted", before, after)
-    change = _make_change(resource, "adopted", before, after)
-    if resource.name in adopt:
-        return change
+    change = _make_change(resource, "adopted", Snapshot(document="", entry=found), after)
+    return change if comparison.may_take(found, after.entry) else _refuse_unowned(change, found)
+
+
+def _find_unowned(desired: Entry | None, comparison: _Comparison) -> Entry | None:
+    """Find the entry that nobody declared and that a new resource would take over.
+
+    Where no role is declared, the entry of another role is taken if it is the only one of that name.
+    """
+    if desired is None:
+        return None
+    if desired.username:
+        return comparison.unowned.get(entry_key(desired))
+    own = comparison.unowned.get((desired.name, comparison.observed.facts.role))
+    if own is not None:
+        return own
+    others = [entry for entry in comparison.observed.entries.values() if entry.name == desired.name]
+    return comparison.unowned.get(entry_key(others[0])) if len(others) == 1 else None
+
+
+def _refuse_unowned(change: Change, found: Entry) -> Change:
     return replace(
         change,
         obstacle=Obstacle(
             kind="refused",
-            why=f"cron.job already holds an entry {resource.name} (jobid {found.jobid}, role {found.username}) "
+            why=f"cron.job already holds an entry {found.name} (jobid {found.jobid}, role {found.username}) "
             "that nobody declared",
-            remedy=f"compare the two; then take it over with --adopt {resource.name}, or declare another name",
+            remedy=f"compare the two; then take it over with --adopt {found.name}, or declare another name",
         ),
     )
 
@@ -179,7 +173,10 @@ def _make_change(
     *,
     renamed_from: str = "",
 ) -> Change:
-    fields = fields or (() if before is None else _diff_snapshots(before, after))
+    if before is not None:
+        fields = tuple(
+            sorted((*_diff_snapshots(before, after), *fields), key=lambda field_change: field_change.path)
+        )
     action: Action = "update"
     if before is None:
         action = "create"
@@ -200,56 +197,80 @@ def _make_change(
     )
 
 
-def _diff_snapshots(before: Snapshot, after: Snapshot) -> tuple[FieldChange, ...]:
-    changes: list[FieldChange] = []
+def _diff_snapshots(before: Snapshot, after: Snapshot) -> Iterator[FieldChange]:
     if before.entry is not None and after.entry is not None:
-        changes.extend(diff_fields("entry", before.entry.fields(), after.entry.fields()))
+        yield from diff_fields("entry", before.entry.fields(), after.entry.fields())
     elif before.entry is not after.entry:
-        changes.extend(_diff_presence(before.entry, after.entry))
+        yield from _diff_presence(before.entry, after.entry)
     if before.document and before.document != after.document:
-        changes.extend(diff_fields("spec", json.loads(before.document), json.loads(after.document)))
-    return tuple(changes)
+        yield from diff_fields("spec", json.loads(before.document), json.loads(after.document))
 
 
 def _diff_presence(before: Entry | None, after: Entry | None) -> Iterator[FieldChange]:
     old = {} if before is None else before.fields()
     new = {} if after is None else after.fields()
-    for key in sorted(ENTRY_FIELDS):
+    for key in ENTRY_FIELDS:
         yield FieldChange(path=f"entry.{key}", before=old.get(key), after=new.get(key))
 
 
-def _diff_owned(
-    resource: DesiredResource, definition: Definition, observed: ObservedState, index: _Index
-) -> Change | None:
+def _diff_owned(resource: DesiredResource, definition: Definition, comparison: _Comparison) -> Change | None:
+    observed = comparison.observed
     applied = definition.entry
-    entry = match_entry(definition, observed, index)
-    inherited = entry or applied
-    after_entry = _complete(resource.entry, inherited.username if inherited else observed.facts.role)
+    entry = comparison.matches.get(definition.name)
+    # The role that was applied, not the one that stands there now: a role altered by hand is put back.
+    after_entry = _complete(resource.entry, applied.username if applied else observed.facts.role)
+    found = None
+    if entry is None and after_entry is not None:
+        found = comparison.unowned.get(entry_key(after_entry))
+        if found is not None:
+            entry = found
     row = observed.drifted_rows.get(definition.name)
+    if resource.once and definition.name in observed.settled:
+        row = None
+        if definition.intact:
+            resource = replace(resource, document=definition.document)
+    facets = [*_diff_marks(resource, definition)]
     jobid_moved = applied is not None and entry is not None and entry.jobid != applied.jobid
-    same_document = definition.document == resource.document and definition.protect == resource.protect
     drifted = not definition.intact or row is not None or jobid_moved or not _same_entries(applied, entry)
-    edited = (definition.intact and not same_document) or not _same_entries(applied, after_entry)
-    renamed_from = definition.name if definition.name != resource.name else ""
-    if not (drifted or edited or renamed_from):
+    edited = (
+        bool(facets)
+        or (definition.intact and definition.document != resource.document)
+        or not _same_entries(applied, after_entry)
+    )
+    if not (drifted or edited):
         return None
-    before = Snapshot(document=definition.document, entry=entry)
-    after = Snapshot(document=resource.document, entry=after_entry)
-    fields = [*_diff_snapshots(before, after)]
-    if renamed_from:
-        fields.append(FieldChange(path="name", before=renamed_from, after=resource.name))
-    if definition.protect != resource.protect:
-        fields.append(FieldChange(path="protect", before=definition.protect, after=resource.protect))
     if row is not None:
-        fields.extend(diff_fields("row", row.observed or {}, row.applied))
-    if jobid_moved and applied is not None and entry is not None:
-        fields.append(FieldChange(path="jobid", before=applied.jobid, after=entry.jobid))
+        facets.extend(diff_fields("row", row.observed or {}, row.applied))
+    if applied is not None and entry is not None and jobid_moved:
+        facets.append(FieldChange(path="jobid", before=applied.jobid, after=entry.jobid))
+    renamed_from = definition.name if definition.name != resource.name else ""
     reason: Reason = "edited"
     if renamed_from:
         reason = "renamed"
     elif drifted:
         reason = "both" if edited else "drifted"
-    return _make_change(resource, reason, before, after, tuple(fields), renamed_from=renamed_from)
+    change = _make_change(
+        resource,
+        reason,
+        Snapshot(document=definition.document, entry=entry),
+        Snapshot(document=resource.document, entry=after_entry),
+        tuple(facets),
+        renamed_from=renamed_from,
+    )
+    if found is None or after_entry is None or comparison.may_take(found, after_entry):
+        return change
+    return _refuse_unowned(change, found)
+
+
+def _diff_marks(resource: DesiredResource, definition: Definition) -> Iterator[FieldChange]:
+    """Compare what a definition says beside its document and its entry."""
+    for path, before, after in (
+        ("kind", definition.kind, resource.kind),
+        ("name", definition.name, resource.name),
+        ("protect", definition.protect, resource.protect),
+    ):
+        if before != after:
+            yield FieldChange(path=path, before=before, after=after)
 
 
 def _same_entries(one: Entry | None, other: Entry | None) -> bool:
@@ -272,7 +293,7 @@ def _refuse_foreign(resource: DesiredResource, definition: Definition, observed:
     )
 
 
-def _delete(definition: Definition, observed: ObservedState, index: _Index) -> Change:
+def _delete(definition: Definition, entry: Entry | None) -> Change:
     obstacle = None
     if definition.protect:
         obstacle = Obstacle(
@@ -285,9 +306,42 @@ def _delete(definition: Definition, observed: ObservedState, index: _Index) -> C
         kind=definition.kind,
         name=definition.name,
         reason="removed",
-        before=Snapshot(document=definition.document, entry=match_entry(definition, observed, index)),
+        before=Snapshot(document=definition.document, entry=entry),
         after=None,
         source=definition.source,
         protect=definition.protect,
         obstacle=obstacle,
     )
+
+
+def _refuse_blocked(changes: list[Change], comparison: _Comparison) -> tuple[Change, ...]:
+    """Refuse what would take a name and role that an entry holds which this plan does not move.
+
+    pg_cron would write over that entry (`schedule` upserts) or fail (`alter_job`).
+    """
+    freed = {
+        change.before.entry.jobid
+        for change in changes
+        if change.before is not None and change.before.entry is not None and is_moving(change)
+    }
+    holders = {
+        entry_key(entry): entry
+        for jobid, entry in sorted(comparison.observed.entries.items())
+        if jobid not in freed
+    }
+    owners = {entry.jobid: name for name, entry in comparison.matches.items()}
+    marked = []
+    for change in changes:
+        holder = next((holders[key] for key in sorted(wanted_keys(change)) if key in holders), None)
+        if holder is None or change.obstacle is not None:
+            marked.append(change)
+            continue
+        whose = f"belongs to {owners[holder.jobid]}" if holder.jobid in owners else "nobody declared"
+        obstacle = Obstacle(
+            kind="refused",
+            why=f"cron.job already holds an entry {holder.name} (jobid {holder.jobid}, role "
+            f"{holder.username}) that {whose}",
+            remedy=f"unschedule it: SELECT cron.unschedule({holder.jobid}); or declare another name or role",
+        )
+        marked.append(replace(change, obstacle=obstacle))
+    return tuple(marked)

@@ -1,7 +1,7 @@
 """Durations and rates as people write them: `30s`, `1h30m`, `100/1m`.
 
-The canonical text is also valid input for PostgreSQL's type interval, so that SQL reads it without a parser of
-its own.
+The canonical text is also valid input for PostgreSQL's type interval, so that SQL reads it without a parser
+of its own.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from datetime import timedelta
 
 _UNITS = (("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
 _MILLISECONDS = dict(_UNITS)
-_WHOLE = re.compile(r"(?:\d+(?:ms|[wdhms]))+")
-_PART = re.compile(r"(\d+)(ms|[wdhms])")
+_WHOLE = re.compile(r"(?:[0-9]+(?:ms|[wdhms]))+")
+_PART = re.compile(r"([0-9]+)(ms|[wdhms])")
+_COUNT = re.compile(r"0*[1-9][0-9]{0,8}")
 _LONGEST = timedelta(days=3650)
 
 
@@ -87,6 +88,6 @@ def parse_rate(text: str) -> Rate:
         ValueError: The text is no rate; the message says how one is written.
     """
     count, slash, per = text.partition("/")
-    if not slash or not count.isascii() or not count.isdecimal() or not 0 < int(count[:9]) or len(count) > 9:
+    if not slash or _COUNT.fullmatch(count) is None:
         raise ValueError(f"{text!r} is no rate: write a count, a slash and a duration, such as 100/1m")
     return Rate(count=int(count), per=parse_duration(per))

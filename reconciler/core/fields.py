@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from reconciler.core.canonical import render_canonical
 from reconciler.core.changes import FieldChange
 
 if TYPE_CHECKING:
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 def diff_fields(prefix: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[FieldChange, ...]:
     """Compare two JSON objects field by field.
 
-    Flat fields are compared here; deepdiff, which is slow to import and to run, only sees nested ones.
+    Flat fields are compared here; deepdiff, which is slow to import and to run, only sees nested ones. Values
+    are equal when their canonical JSON is: 1, 1.0 and true are three values. A field that is null and one
+    that is not there look alike.
 
     Args:
         prefix: What to put before each path, for instance `spec`.
@@ -26,7 +29,7 @@ def diff_fields(prefix: str, before: Mapping[str, Any], after: Mapping[str, Any]
     changes: list[FieldChange] = []
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key), after.get(key)
-        if old == new and type(old) is type(new):
+        if _same(old, new):
             continue
         path = f"{prefix}.{key}"
         if isinstance(old, dict) and isinstance(new, dict):
@@ -36,10 +39,23 @@ def diff_fields(prefix: str, before: Mapping[str, Any], after: Mapping[str, Any]
     return tuple(sorted(changes, key=lambda change: change.path))
 
 
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, str) or isinstance(other, str):
+        return bool(one == other)
+    return render_canonical(one) == render_canonical(other)
+
+
 def _diff_nested(path: str, before: dict[str, Any], after: dict[str, Any]) -> Iterator[FieldChange]:
     from deepdiff import DeepDiff  # noqa: PLC0415 - it takes longer to import than most plans take to make
 
-    tree = DeepDiff(before, after, view="tree", verbose_level=2, ignore_numeric_type_changes=False)
+    tree = DeepDiff(
+        before,
+        after,
+        view="tree",
+        ignore_numeric_type_changes=False,
+        ignore_private_variables=False,  # or keys that begin with two underscores would not be seen
+        threshold_to_diff_deeper=0,  # or objects with few keys in common would be shown as a whole
+    )
     for level in (level for levels in tree.values() for level in levels):
         keys = level.path(output_format="list")
         yield FieldChange(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler.core.canonical import fingerprint, render_canonical
 from reconciler.core.changes import ACTIONS, Action, Change, Obstacle
 from reconciler.core.diff import diff, find_undeclared
-from reconciler.core.state import Notice
+from reconciler.core.state import ENTRY_FIELDS, Notice
 from reconciler.core.steps import find_obstacles
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def make_plan(
         owner=desired.owner,
         changes=changes,
         kept=tuple(sorted(definition.name for definition in gone)),
-        notices=(*desired.notices, *_find_doubles(desired, observed)),
+        notices=(*desired.notices, *_find_doubles(desired, observed), *_find_settled(desired, observed)),
         findings=tuple(findings),
         migrations=tuple(migrations),
         resources=len(desired.resources),
@@ -145,13 +145,10 @@ def find_refusal(plan: Plan, policy: Policy, *, allow_deletes: int | None) -> Ob
     Returns:
         The first thing in the way, or None.
     """
-    if plan.refused:
-        obstacle = plan.refused[0].obstacle
-        others = len(plan.refused) - 1
-        if obstacle is not None and others:
-            why = f"{obstacle.why} (and {others} more refused)"
-            return Obstacle(kind="refused", why=why, remedy=obstacle.remedy)
-        return obstacle
+    refused = [change.obstacle for change in plan.refused if change.obstacle]
+    if refused:
+        others = f" (and {len(refused) - 1} more refused)" if len(refused) > 1 else ""
+        return replace(refused[0], why=refused[0].why + others)
     count = len(plan.deletions)
     if not count or allow_deletes == count:
         return None
@@ -195,40 +192,43 @@ def make_fingerprints(desired: DesiredState, observed: ObservedState) -> Fingerp
 def _render_entry(entry: Entry | None) -> str:
     if entry is None:
         return "-"
-    return (
-        f"{entry.schedule}\0{entry.command}\0{entry.database}\0{entry.username}\0{entry.active}\0{entry.name}"
-    )
+    return render_canonical([entry.jobid, *(getattr(entry, field) for field in ENTRY_FIELDS)])
 
 
 def _render_desired(desired: DesiredState) -> Iterator[str]:
     yield desired.owner
     for name in sorted(desired.resources):
         resource = desired.resources[name]
-        yield name
-        yield resource.document
+        yield render_canonical(
+            [name, resource.kind, resource.once, resource.protect, resource.renamed_from, resource.document]
+        )
         yield _render_entry(resource.entry)
 
 
 def _render_observed(desired: DesiredState, observed: ObservedState) -> Iterator[str]:
     owned_jobids = set()
+    names = set(desired.resources)
     for name in sorted(observed.definitions):
         definition = observed.definitions[name]
         if definition.owner != desired.owner and name not in desired.resources:
             continue
-        yield f"{name}\0{definition.owner}\0{definition.intact}\0{definition.protect}"
+        names.add(name)
+        yield render_canonical(
+            [name, definition.kind, definition.owner, definition.intact, definition.protect]
+        )
         yield definition.document
         yield _render_entry(definition.entry)
         if definition.entry is not None:
             owned_jobids.add(definition.entry.jobid)
     for jobid in sorted(observed.entries):
         entry = observed.entries[jobid]
-        if jobid in owned_jobids or entry.name in desired.resources or entry.name in observed.definitions:
+        if jobid in owned_jobids or entry.name in names:
             yield str(jobid)
             yield _render_entry(entry)
-    for name in sorted(observed.drifted_rows):
+    for name in sorted(names & observed.drifted_rows.keys()):
         row = observed.drifted_rows[name]
         yield render_canonical([name, row.observed, row.applied])
-    yield "\0".join(sorted(observed.settled))
+    yield render_canonical(sorted(names & observed.settled))
 
 
 def _find_doubles(desired: DesiredState, observed: ObservedState) -> Iterator[Notice]:
@@ -243,4 +243,20 @@ def _find_doubles(desired: DesiredState, observed: ObservedState) -> Iterator[No
             message=f"cron.job holds {len(roles[name])} entries of this name, under the roles "
             f"{', '.join(sorted(roles[name]))}: each of them fires; unschedule those that nobody declared",
             names=(name,),
+        )
+
+
+def _find_settled(desired: DesiredState, observed: ObservedState) -> Iterator[Notice]:
+    """Say which one-time jobs were declared anew after they ran: nothing makes them run again."""
+    names = []
+    for name in sorted(observed.settled & desired.resources.keys()):
+        resource, definition = desired.resources[name], observed.definitions.get(name)
+        if resource.once and (definition is None or definition.document != resource.document):
+            names.append(name)
+    if names:
+        yield Notice(
+            code="settled",
+            message="these one-time jobs run or have run, so that what is declared now is not applied; "
+            "declare them under another name to run them again",
+            names=tuple(names),
         )

@@ -1,7 +1,7 @@
 """Dangers of pg_cron that a target is in, found before they bite, each with its remedy.
 
-The facts behind each were measured on pg_cron 1.4.2, 1.6.5 and 1.6.7 or read in its source; the finding names the
-versions it holds for.
+The facts behind each were measured on pg_cron 1.4.2, 1.6.5 and 1.6.7 or read in its source; the finding names
+the versions it holds for.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ DangerCode = Literal[
     "unknown_role", "no_login", "no_connect", "unknown_database", "superuser", "copy", "other_node"
 ]
 
-_CRASHING = ((1, 6, 5), (1, 6, 8))
+# 1.6.5 to 1.6.7 crash; nothing tells them from 1.6.1 to 1.6.4, while a later one shows by its settings.
+_MAY_CRASH = ((1, 6, 1), (1, 6, 8))
 _RESTARTING = 5.0
 
 
@@ -150,8 +151,8 @@ def _check_launcher(facts: Facts, dangers: Sequence[Danger]) -> Iterator[Finding
         yield Finding(
             code="launcher_restarting",
             severity="warning",
-            message=f"pg_cron's launcher started {facts.launcher_age:.0f} s ago: it may be dying and starting "
-            "over again",
+            message=f"pg_cron's launcher started {facts.launcher_age:.0f} s ago: it may be dying and "
+            "starting over again",
             remedy="look again in a minute; if it is still young, read the server's log",
         )
 
@@ -161,7 +162,7 @@ def _check_entries(facts: Facts, dangers: Sequence[Danger]) -> Iterator[Finding]
     if facts.settings.get("enable_superuser_jobs") == "off" and superusers:
         first = superusers[0]
         what = f"{len(superusers)} entries of superusers, first {_call(first.name, first.jobid)}"
-        if _CRASHING[0] <= facts.pg_cron < _CRASHING[1] or facts.extension == "1.6":
+        if _MAY_CRASH[0] <= facts.pg_cron < _MAY_CRASH[1]:
             message = (
                 f"cron.enable_superuser_jobs is off and there are {what}: pg_cron 1.6.5 to 1.6.7 crashes the "
                 "whole server on them, again and again"
@@ -179,7 +180,8 @@ def _check_entries(facts: Facts, dangers: Sequence[Danger]) -> Iterator[Finding]
                 severity="error",
                 message=f"{_call(danger.name, danger.jobid)} copies from or to the client: when it fires, "
                 "pg_cron's launcher loops for ever and no other job runs until an immediate shutdown",
-                remedy=f"unschedule it: SELECT cron.unschedule({danger.jobid}); copy to a server file or program",
+                remedy=f"unschedule it: SELECT cron.unschedule({danger.jobid}); copy to a file or program of "
+                "the server",
             )
         for danger in _list(dangers, "other_node"):
             yield Finding(
@@ -203,7 +205,8 @@ def _check_roles(dangers: Sequence[Danger]) -> Iterator[Finding]:
             yield Finding(
                 code=code,
                 severity="error",
-                message=f"{_call(danger.name, danger.jobid)} {message.format(danger.detail)}: every run fails",
+                message=f"{_call(danger.name, danger.jobid)} {message.format(danger.detail)}: "
+                "every run fails",
                 remedy=remedy.format(danger.detail),
             )
 
@@ -224,7 +227,7 @@ def _check_settings(facts: Facts) -> Iterator[Finding]:
             message="cron.log_run is off: pg_cron keeps no record of any run",
             remedy="ALTER SYSTEM SET cron.log_run = on, and restart the server",
         )
-    if facts.background_workers and facts.pg_cron < (1, 5, 0):
+    if facts.background_workers and facts.extension and facts.pg_cron < (1, 5, 0):
         yield Finding(
             code="serial_workers",
             severity="error",
@@ -239,7 +242,7 @@ def _check_settings(facts: Facts) -> Iterator[Finding]:
             message="pg_cron 1.6.0 reads day, month and weekday one day early",
             remedy="upgrade the package to pg_cron 1.6.2 or later, then ALTER EXTENSION pg_cron UPDATE",
         )
-    if facts.extension_default and facts.extension != facts.extension_default:
+    if facts.extension and facts.extension_default not in {"", facts.extension}:
         yield Finding(
             code="version_skew",
             severity="warning",
@@ -250,11 +253,15 @@ def _check_settings(facts: Facts) -> Iterator[Finding]:
 
 
 def _check_rights(facts: Facts) -> Iterator[Finding]:
+    if not facts.extension:
+        return
     rights = facts.rights
     grants = []
     if not rights.use_cron:
         grants.append("USAGE ON SCHEMA cron")
     else:
+        if not rights.schedule:
+            grants.append("EXECUTE ON FUNCTION cron.schedule(text, text, text)")
         if not rights.schedule_in_database:
             grants.append("EXECUTE ON FUNCTION cron.schedule_in_database")
         if not rights.alter_job:
@@ -262,7 +269,7 @@ def _check_rights(facts: Facts) -> Iterator[Finding]:
     if grants:
         yield Finding(
             code="missing_rights",
-            severity="warning" if rights.use_cron else "error",
+            severity="warning" if rights.use_cron and rights.schedule else "error",
             message=f"the role {facts.role} lacks rights: {', '.join(grants)}",
             remedy="as an administrator: "
             + "; ".join(f'GRANT {grant} TO "{facts.role}"' for grant in grants),
@@ -275,11 +282,11 @@ def _check_rights(facts: Facts) -> Iterator[Finding]:
             "roles are invisible to this plan, and so are those that endanger the launcher",
             remedy="plan with the role that owns the entries, or with one that bypasses row-level security",
         )
-    if not facts.settings and facts.extension:
+    if not facts.settings:
         yield Finding(
             code="hidden_settings",
             severity="warning",
-            message=f"the role {facts.role} cannot see pg_cron's settings: the mode, the time zone (taken for "
-            "GMT) and the exact version are unknown",
+            message=f"the role {facts.role} cannot see pg_cron's settings: the mode, the time zone (taken "
+            "for GMT) and the exact version are unknown",
             remedy=f'as an administrator: GRANT pg_read_all_settings TO "{facts.role}"',
         )

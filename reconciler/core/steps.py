@@ -1,8 +1,9 @@
 """Decide how each change reaches cron.job, given what the connected role may do there.
 
-pg_cron's functions differ in what they touch: `schedule` on a name that exists keeps `active` and, before 1.6.3,
-the database; `alter_job` keeps the jobid and changes what it is given; nothing renames. So an entry is created
-with `schedule_in_database` and changed with `alter_job`; the other ways are for roles that may call neither.
+pg_cron's functions differ in what they touch: `schedule` on a name that exists keeps `active` and, before
+1.6.3, the database; `alter_job` keeps the jobid and changes what it is given; nothing renames. So an entry is
+created with `schedule_in_database` and changed with `alter_job`; the other ways are for roles that may call
+neither.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler.core.changes import Change, Obstacle
+from reconciler.core.matching import entry_key, wanted_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from reconciler.core.facts import Facts
+    from reconciler.core.matching import Key
     from reconciler.core.state import Entry
 
 
@@ -25,7 +28,8 @@ class ScheduleEntry:
 
     Attributes:
         entry: What to create.
-        username: As whom; None for the connected role: any other value needs a superuser, even one's own name.
+        username: As whom; None for the connected role: any other value needs a superuser, even one's own
+            name.
         plain: Use `cron.schedule`, which every role may call.
     """
 
@@ -60,7 +64,8 @@ class Steps:
 
     Attributes:
         unschedule: Jobids that go.
-        rename: Entries that get another name.
+        rename: Entries that get another name, one after the other: where entries swap their names, one of
+            them is first renamed to something else and so stands here twice.
         alter: Entries that change in place.
         schedule: Entries that are made.
         changes: The changes whose definitions are written or deleted.
@@ -94,11 +99,34 @@ def find_obstacles(changes: Iterable[Change], facts: Facts) -> tuple[Change, ...
     Returns:
         The same changes in the same order; those beyond the role's rights carry an obstacle.
     """
-    marked = []
-    for change in changes:
-        obstacle = change.obstacle or _find_way(change, facts).obstacle
-        marked.append(change if obstacle is change.obstacle else replace(change, obstacle=obstacle))
+    marked = [
+        change if change.obstacle else replace(change, obstacle=_find_way(change, facts).obstacle)
+        for change in changes
+    ]
+    while stuck := _find_stuck(marked):
+        marked = [replace(change, obstacle=stuck.get(change.name, change.obstacle)) for change in marked]
     return tuple(marked)
+
+
+def _find_stuck(changes: Iterable[Change]) -> dict[str, Obstacle]:
+    """Find the changes to a name and role that an entry holds whose own change cannot be made."""
+    changes = tuple(changes)
+    holders = {
+        entry_key(change.before.entry): change
+        for change in changes
+        if change.obstacle and change.before is not None and change.before.entry is not None
+    }
+    stuck = {}
+    for change in changes:
+        in_the_way = [holders[key] for key in sorted(wanted_keys(change)) if key in holders]
+        if in_the_way and change.obstacle is None:
+            stuck[change.name] = Obstacle(
+                kind="rights",
+                why=f"the entry that {in_the_way[0].name} has now is in the way of {change.name}, and cannot "
+                "be changed",
+                remedy=f"see {in_the_way[0].name}",
+            )
+    return stuck
 
 
 def make_steps(changes: Iterable[Change], facts: Facts) -> Steps:
@@ -111,11 +139,17 @@ def make_steps(changes: Iterable[Change], facts: Facts) -> Steps:
     Returns:
         The steps.
     """
-    possible = tuple(change for change in changes if change.obstacle is None)
+    possible = tuple(change for change in find_obstacles(changes, facts) if change.obstacle is None)
     ways = [_find_way(change, facts) for change in possible]
+    names = {
+        change.before.entry.jobid: entry_key(change.before.entry)
+        for change in possible
+        if change.before is not None and change.before.entry is not None
+    }
+    renames = [way.rename for way in ways if way.rename is not None]
     return Steps(
         unschedule=tuple(way.unschedule for way in ways if way.unschedule is not None),
-        rename=tuple(way.rename for way in ways if way.rename is not None),
+        rename=_order_renames({rename: names[rename.jobid] for rename in renames}),
         alter=tuple(way.alter for way in ways if way.alter is not None),
         schedule=tuple(way.schedule for way in ways if way.schedule is not None),
         changes=possible,
@@ -127,6 +161,8 @@ def _find_way(change: Change, facts: Facts) -> _Way:
     after = None if change.after is None else change.after.entry
     if before is None and after is None:
         return _Way()
+    if before is not None and after is not None and after.same(before):
+        return _Way()
     obstacle = _find_rights_obstacle(change.name, before, after, facts)
     if obstacle is not None:
         return _Way(obstacle=obstacle)
@@ -135,7 +171,32 @@ def _find_way(change: Change, facts: Facts) -> _Way:
         return _create(after, facts)
     if after is None:
         return _Way(unschedule=before.jobid)
-    return _Way() if after.same(before) else _update(before, after, facts)
+    return _update(before, after, facts)
+
+
+def _order_renames(renames: Mapping[RenameEntry, Key]) -> tuple[RenameEntry, ...]:
+    """Put first what makes room for another; the key of cron.job is checked at each single rename.
+
+    Args:
+        renames: With the key that each entry holds now.
+
+    Returns:
+        In an order that works; a circle is opened by a name that no resource can have.
+    """
+    ordered = []
+    waiting = dict(renames)
+    while waiting:
+        held = set(waiting.values())
+        ready = [rename for rename, (_, role) in waiting.items() if (rename.name, role) not in held]
+        ordered.extend(ready)
+        for rename in ready:
+            del waiting[rename]
+        if not ready:
+            rename, (_, role) = next(iter(waiting.items()))
+            aside = RenameEntry(jobid=rename.jobid, name=f"~{rename.jobid}")
+            ordered.append(aside)
+            waiting[rename] = (aside.name, role)
+    return tuple(ordered)
 
 
 def _find_rights_obstacle(
@@ -143,21 +204,28 @@ def _find_rights_obstacle(
 ) -> Obstacle | None:
     rights = facts.rights
     if not (rights.use_cron and rights.schedule):
+        grant = (
+            "EXECUTE ON FUNCTION cron.schedule(text, text, text)"
+            if rights.use_cron
+            else "USAGE ON SCHEMA cron"
+        )
         return Obstacle(
             kind="rights",
             why=f"the role {facts.role} may not use pg_cron",
-            remedy=f'as an administrator: GRANT USAGE ON SCHEMA cron TO "{facts.role}"',
+            remedy=f'as an administrator: GRANT {grant} TO "{facts.role}"',
         )
-    if rights.superuser:
+    roles = sorted({entry.username for entry in (before, after) if entry is not None})
+    if rights.superuser or roles == [facts.role]:
         return None
-    others = sorted({entry.username for entry in (before, after) if entry is not None} - {facts.role})
-    if not others:
-        return None
+    if len(roles) > 1:
+        why = (
+            f"the entry {name} goes from one role to another ({', '.join(roles)}): only a superuser may do so"
+        )
+        return Obstacle(kind="rights", why=why, remedy="connect as a superuser")
     return Obstacle(
         kind="rights",
-        why=f"the entry {name} runs as {' and '.join(others)}, and only a superuser may schedule for another "
-        "role",
-        remedy=f"connect as {others[0]}, or as a superuser",
+        why=f"the entry {name} runs as {roles[0]}, and only a superuser may schedule for another role",
+        remedy=f"connect as {roles[0]}, or as a superuser",
     )
 
 
@@ -169,10 +237,13 @@ def _create(after: Entry, facts: Facts) -> _Way:
     if not after.active:
         why = f"the role {facts.role} may only call cron.schedule, which makes active entries alone"
         return _Way(obstacle=Obstacle(kind="rights", why=why, remedy=grant))
+    if username is not None:
+        why = f"cron.schedule, all that the role {facts.role} may call, makes entries of its own alone"
+        return _Way(obstacle=Obstacle(kind="rights", why=why, remedy=grant))
     if after.database != facts.database:
         why = f"the role {facts.role} may only call cron.schedule, which schedules for {facts.database} alone"
         return _Way(obstacle=Obstacle(kind="rights", why=why, remedy=grant))
-    return _Way(schedule=ScheduleEntry(entry=after, username=username, plain=True))
+    return _Way(schedule=ScheduleEntry(entry=after, username=None, plain=True))
 
 
 def _update(before: Entry, after: Entry, facts: Facts) -> _Way:
@@ -194,14 +265,13 @@ def _update(before: Entry, after: Entry, facts: Facts) -> _Way:
             active=None if after.active == before.active else after.active,
         )
         return _Way(rename=rename, alter=alter)
-    if (after.active, after.database) == (
-        before.active,
-        facts.database,
-    ) and before.database == facts.database:
+    kept = replace(before, name=after.name, schedule=after.schedule, command=after.command)
+    if kept.same(after) and (after.database, after.username) == (facts.database, facts.role):
         return _Way(rename=rename, schedule=ScheduleEntry(entry=after, username=None, plain=True))
     return _replace(before, after, facts)
 
 
 def _replace(before: Entry, after: Entry, facts: Facts) -> _Way:
     """Unschedule and schedule anew: pg_cron's own history of the entry is cut, ours is not."""
-    return replace(_create(after, facts), unschedule=before.jobid)
+    way = _create(after, facts)
+    return way if way.obstacle else replace(way, unschedule=before.jobid)
