@@ -39,7 +39,7 @@ FROM active, paused, (VALUES
 
 ADD_REMINDERS = """
 INSERT INTO reminders (assignment_id, created_at)
-SELECT id, now() - CASE participant WHEN 'reminded' THEN interval '6 days' ELSE interval '7 days' END
+SELECT id, now() - CASE participant WHEN 'reminded' THEN interval '6 days' ELSE interval '6 days 23 hours' END
 FROM assignments
 WHERE participant IN ('reminded', 'last week')
 """
