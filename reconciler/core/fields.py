@@ -54,6 +54,7 @@ def _diff_nested(path: str, before: dict[str, Any], after: dict[str, Any]) -> It
         view="tree",
         ignore_numeric_type_changes=False,
         ignore_private_variables=False,  # or keys that begin with two underscores would not be seen
+        zip_ordered_iterables=True,  # or [1] and [true] would be one
         threshold_to_diff_deeper=0,  # or objects with few keys in common would be shown as a whole
     )
     for level in (level for levels in tree.values() for level in levels):
