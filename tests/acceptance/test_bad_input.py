@@ -1,4 +1,4 @@
-"""Bad input and unreachable targets: a clear error with its remedy, the documented exit code, no traceback."""
+"""Bad input and targets out of reach: a clear error, its remedy, the documented exit code, no traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The built wheel, installed elsewhere, has all that it needs: SQL and schemas lie outside the package here."""
+"""The built wheel, installed elsewhere, has all it needs: SQL and schemas lie outside the package here."""
 
 from __future__ import annotations
 

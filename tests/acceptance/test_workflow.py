@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jsonschema
@@ -237,7 +236,8 @@ def test_doctor_finds_what_stops_everything(project: Cli, database: Database) ->
     conn = database.connect()
     conn.execute("CREATE ROLE leaver LOGIN")
     conn.execute(
-        "SELECT cron.schedule_in_database('left-behind', '0 0 1 1 *', 'SELECT 1', current_database(), 'leaver', false)"
+        "SELECT cron.schedule_in_database("
+        "'left-behind', '0 0 1 1 *', 'SELECT 1', current_database(), 'leaver', false)"
     )
     conn.execute("DROP ROLE leaver")
     result = project("doctor")
@@ -253,7 +253,7 @@ def test_markdown_cannot_be_broken_out_of(project: Cli) -> None:
     write(
         project,
         "jobs.d/shop.yaml",
-        "jobs:\n  evil:\n    schedule: '* * * * *'\n    sql: |\n      SELECT '````' -- @everyone </details>\n",
+        "jobs:\n  evil:\n    schedule: '* * * * *'\n    sql: SELECT '````' -- @everyone </details>\n",
     )
     text = project("plan", "--format", "markdown").stdout
     fence = next(line for line in text.splitlines() if line.startswith("```") and line.endswith("diff"))
@@ -262,7 +262,7 @@ def test_markdown_cannot_be_broken_out_of(project: Cli) -> None:
     assert "@everyone </details>" in inside
 
 
-def test_init_makes_a_project_that_validates(cli: Cli, tmp_path: Path) -> None:
+def test_init_makes_a_project_that_validates(cli: Cli) -> None:
     """What init writes is valid, and a second init keeps it."""
     assert cli("init", "--owner", "me").exit_code == 0
     assert cli("validate").exit_code == 0
