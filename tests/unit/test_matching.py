@@ -203,6 +203,8 @@ def test_an_entry_that_is_hidden_is_taken_to_be_as_applied() -> None:
     assert gone.before is not None
     assert gone.before.entry == hidden.entry
     assert len(_diff(make_scheduled("a"), observed=make_observed(_OURS, facts=facts))) == 1
+    blind = make_facts(replace(ALL_RIGHTS, use_cron=False))
+    assert _diff(make_scheduled("a"), observed=make_observed(_OURS, facts=blind)) == ()
 
 
 def test_a_rename_happens_once() -> None:
