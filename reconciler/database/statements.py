@@ -59,8 +59,12 @@ def list_entry_statements(steps: Steps) -> Iterator[Statement]:
     if steps.unschedule:
         yield "unschedule_entries", {"jobids": list(steps.unschedule)}
     if steps.rename:
-        jobids, names = [step.jobid for step in steps.rename], [step.name for step in steps.rename]
-        yield "rename_entries", {"jobids": jobids, "names": names}
+        # The key of cron.job is checked row by row and in no sure order, so names that others still hold are
+        # reached in two steps. "~" begins no name of ours.
+        final = {step.jobid: step.name for step in steps.rename}
+        if len(final) > 1:
+            yield "rename_entries", {"jobids": list(final), "names": [f"~{jobid}" for jobid in final]}
+        yield "rename_entries", {"jobids": list(final), "names": list(final.values())}
     if steps.alter:
         yield (
             "alter_entries",
@@ -145,12 +149,18 @@ def list_definition_statements(owner: str, steps: Steps) -> Iterator[Statement]:
         replaced = frozenset(steps.unschedule)
         yield "put_definitions", {"owner": owner, **_make_definition_arrays(put, replaced)}
     for query, names in (
+        ("clear_rows", [change.name for change in put if _is_other(change)]),
         ("put_queues", [change.name for change in put if change.kind == "queue"]),
         ("put_workers", [change.name for change in put if change.kind == "worker"]),
         ("put_once_jobs", [change.name for change in put if change.once]),
     ):
         if names:
             yield query, {"names": names}
+
+
+def _is_other(change: Change) -> bool:
+    """Tell whether a resource was a queue, a worker or a one-time job, and is no longer."""
+    return any(field.path in {"kind", "spec.once"} for field in change.fields)
 
 
 _COLUMNS = (

@@ -17,6 +17,8 @@ CREATE TABLE reconciler.migrations (
 
 CREATE TABLE reconciler.revisions (
     id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    -- The one before, 0 for none. Unique, so that of two applies that saw the same state only one can commit.
+    previous    bigint      NOT NULL UNIQUE,
     owner       text        NOT NULL,
     target      text        NOT NULL,
     applied_at  timestamptz NOT NULL DEFAULT now(),

@@ -28,8 +28,10 @@ SELECT cron.schedule(name, schedule, command)
   FROM unnest(%(names)s::text[], %(schedules)s::text[], %(commands)s::text[]) AS t (name, schedule, command);
 
 -- name: insert_revision
-INSERT INTO reconciler.revisions (owner, target, actor, commit, release, summary, changes)
-VALUES (%(owner)s, %(target)s, %(actor)s, %(commit)s, %(release)s, %(summary)s::json, %(changes)s::json)
+INSERT INTO reconciler.revisions (previous, owner, target, actor, commit, release, summary, changes)
+SELECT coalesce(max(id), 0), %(owner)s, %(target)s, %(actor)s, %(commit)s, %(release)s, %(summary)s::json,
+       %(changes)s::json
+  FROM reconciler.revisions
 RETURNING id;
 
 -- name: delete_definitions
@@ -69,6 +71,20 @@ SELECT t.name, t.kind, %(owner)s, t.spec::json, t.digest, t.protect, t.source, r
        command = excluded.command, database = excluded.database, username = excluded.username,
        active = excluded.active, revision = excluded.revision, updated_at = now()
  WHERE d.owner = excluded.owner;
+
+-- name: clear_rows
+-- What a resource leaves behind that was declared anew as something else.
+WITH queues AS (
+    DELETE FROM reconciler.queues
+     WHERE name = ANY (%(names)s::text[]) AND name NOT IN (SELECT name FROM reconciler.declared_queues)
+), workers AS (
+    DELETE FROM reconciler.workers
+     WHERE name = ANY (%(names)s::text[]) AND name NOT IN (SELECT name FROM reconciler.declared_workers)
+)
+UPDATE reconciler.jobs
+   SET status = 'cancelled', completed_at = now(), once = false
+ WHERE job_name = ANY (%(names)s::text[]) AND once AND status = 'pending'
+   AND job_name NOT IN (SELECT job_name FROM reconciler.declared_jobs);
 
 -- name: put_queues
 INSERT INTO reconciler.queues AS q
