@@ -1,0 +1,214 @@
+"""Find and read `reconciler.yaml`; resolve the environment of the one target that is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from reconciler.core.config import Config, Policy, Secret, Target
+from reconciler.core.dialects import parse_version
+from reconciler.core.names import find_nearest
+from reconciler.errors import ConfigError, InvalidInputError
+from reconciler.loader.problems import Problem, render_problems
+from reconciler.loader.schema_check import Definition, find_schema_faults
+from reconciler.loader.sources import name_path, read_source
+from reconciler.loader.variables import VariableError, insert_variables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from reconciler.loader.sources import Source
+
+CONFIG_NAME: Final = "reconciler.yaml"
+"""The file's name."""
+
+_STORES: Final[tuple[Literal["env", "file", "vault"], ...]] = ("env", "file", "vault")
+
+
+def find_config(folder: Path) -> Path:
+    """Find the configuration that holds for a folder.
+
+    Args:
+        folder: Where the person is.
+
+    Returns:
+        `reconciler.yaml` of the folder or of the nearest folder above it.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    start = folder.absolute()
+    for candidate in (start, *start.parents):
+        path = candidate / CONFIG_NAME
+        if path.is_file():
+            return path
+    raise ConfigError(
+        f"there is no {CONFIG_NAME} in {start} or in any folder above it",
+        remedy="`reconciler init` writes one",
+    )
+
+
+def load_config(path: Path, *, environment: Mapping[str, str]) -> Config:  # noqa: ARG001 - an unset variable matters only to the target that is used, so `resolve_target` reads them
+    """Load a configuration.
+
+    Args:
+        path: The file.
+        environment: The environment's variables. Texts of targets keep their `${env:…}`.
+
+    Returns:
+        The configuration, with the texts of targets as written.
+
+    Raises:
+        ConfigError: There is no such file.
+        InvalidInputError: Every problem of the file, each with its place.
+    """
+    if not path.exists():
+        raise ConfigError(f"there is no {name_path(path)}", remedy="`reconciler init` writes one")
+    source = read_source(path)
+    problems = list(source.problems)
+    if not problems:
+        value: Any = {} if source.value is None else source.value
+        for fault in find_schema_faults(Definition(schema="config"), value):
+            place = source.place_of(fault.path, at_key=fault.at_key)
+            problems.append(source.make_problem(place, fault.message))
+    if not problems:
+        problems += _find_problems(source)
+    if problems:
+        raise InvalidInputError(render_problems(problems))
+    return _make_config(path, source.value)
+
+
+def resolve_target(config: Config, name: str | None, *, environment: Mapping[str, str]) -> Target:
+    """Choose a target and insert the environment's variables into its texts.
+
+    Args:
+        config: The configuration.
+        name: The target; None for the default one.
+        environment: The environment's variables.
+
+    Returns:
+        The target, ready for use.
+
+    Raises:
+        ConfigError: No such target, no default, or a variable that is not set; the message names the target,
+            the variable and the place.
+    """
+    known = ", ".join(sorted(config.targets))
+    chosen = config.default_target if name is None else name
+    if not chosen:
+        raise ConfigError(
+            f"{name_path(Path(config.path))} has several targets and no default_target",
+            remedy=f"name one with --target: {known}",
+        )
+    target = config.targets.get(chosen)
+    if target is None:
+        nearest = find_nearest(chosen, config.targets)
+        raise ConfigError(
+            f"there is no target {chosen!r} in {name_path(Path(config.path))}",
+            remedy=f"did you mean {nearest!r}?" if nearest else f"known are {known}",
+        )
+
+    def resolve(text: str, *path: str) -> str:
+        try:
+            return insert_variables(text, environment, prefix="env")
+        except VariableError as error:
+            place = read_source(Path(config.path)).place_of(("targets", chosen, *path))
+            raise ConfigError(
+                f"{place}: {error}, and {'.'.join(path)} of target {chosen!r} needs it",
+                remedy="set it in the environment, or choose another target with --target",
+            ) from None
+
+    return replace(
+        target,
+        dsn=resolve(target.dsn, "dsn"),
+        role=resolve(target.role, "role"),
+        variables={key: resolve(text, "vars", key) for key, text in target.variables.items()},
+    )
+
+
+class _Anything(Mapping[str, str]):
+    """A mapping in which every name is set: to check how references are written."""
+
+    def __getitem__(self, key: str) -> str:
+        return ""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def _find_problems(source: Source) -> list[Problem]:
+    value = source.value
+    problems: list[Problem] = []
+
+    def complain(message: str, *path: str | int) -> None:
+        problems.append(source.make_problem(source.place_of(path), message))
+
+    default = value.get("default_target")
+    if default is not None and default not in value["targets"]:
+        nearest = find_nearest(default, value["targets"])
+        remedy = (
+            f"did you mean {nearest!r}?" if nearest else f"known are {', '.join(sorted(value['targets']))}"
+        )
+        complain(f"default_target: unknown target {default!r}; {remedy}", "default_target")
+    for path, text in _walk(value, ()):
+        if "${" not in text:
+            continue
+        if path[0] != "targets" or path[2] not in {"dsn", "role", "vars"}:
+            complain(f"{path[-1]}: ${{…}} is read in dsn, role and vars of targets only: write it out", *path)
+            continue
+        try:
+            insert_variables(text, _Anything(), prefix="env")
+        except VariableError as error:
+            complain(f"{path[-1]} of target {path[1]}: {error}", *path)
+    return problems
+
+
+def _walk(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, child in value.items():
+            yield from _walk(child, (*path, key))
+    elif isinstance(value, list):
+        for number, child in enumerate(value):
+            yield from _walk(child, (*path, number))
+
+
+def _make_config(path: Path, value: dict[str, Any]) -> Config:
+    jobs = value.get("jobs", "jobs.d")
+    targets = {name: _make_target(name, target) for name, target in sorted(value["targets"].items())}
+    secrets: dict[str, Secret] = {}
+    for name, secret in sorted(value.get("secrets", {}).items()):
+        for store in _STORES:
+            if store in secret:
+                secrets[name] = Secret(name=name, store=store, key=secret[store])
+    return Config(
+        path=str(path),
+        owner=value["owner"],
+        jobs=(jobs,) if isinstance(jobs, str) else tuple(jobs),
+        targets=targets,
+        default_target=value.get("default_target", next(iter(targets)) if len(targets) == 1 else ""),
+        secrets=secrets,
+    )
+
+
+def _make_target(name: str, value: dict[str, Any]) -> Target:
+    limits = value.get("limits", {})
+    usual = Policy()
+    return Target(
+        name=name,
+        dsn=value.get("dsn", ""),
+        variables=dict(sorted(value.get("vars", {}).items())),
+        role=value.get("role", ""),
+        pg_cron=parse_version(value["pg_cron"]) if "pg_cron" in value else None,
+        policy=Policy(
+            prune=value.get("prune", usual.prune),
+            max_deletes=int(limits.get("deletes", usual.max_deletes)),
+            max_delete_share=float(limits.get("delete_share", usual.max_delete_share)),
+        ),
+    )
