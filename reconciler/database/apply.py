@@ -126,7 +126,7 @@ def apply_target(
         steps = make_steps(planned.plan.changes, planned.observed.facts)
         revision = None
         if steps.changes:
-            revision = _execute(conn, planned.plan, steps, request)
+            revision = _execute(conn, planned, steps, request)
             _verify(conn, planned.plan, request)
         return Applied(
             plan=planned.plan, revision=revision, migrations=tuple(migration.name for migration in ran)
@@ -170,8 +170,12 @@ def _check(planned: Planned, request: Request, allow_deletes: int | None) -> Non
         )
 
 
-def _execute(conn: psycopg.Connection, plan: Plan, steps: Steps, request: Request) -> int:
+def _execute(conn: psycopg.Connection, planned: Planned, steps: Steps, request: Request) -> int:
+    plan, rights = planned.plan, planned.observed.facts.rights
     queries = load_queries("apply")
+    if steps.unschedule and (rights.update_entries or rights.alter_job):
+        guard = "lock_entries" if rights.update_entries else "touch_entries"
+        conn.execute(queries[guard], {"jobids": list(steps.unschedule)})
     for name, arguments in list_entry_statements(steps):
         conn.execute(queries[name], arguments)
     row = conn.execute(queries["insert_revision"], make_revision(plan, steps, request)).fetchone()

@@ -2,6 +2,15 @@
 -- One apply at a time in a database; the number is arbitrary and has no other use.
 SELECT pg_try_advisory_xact_lock(7411530208936421);
 
+-- name: lock_entries
+-- cron.unschedule looks with a newer snapshot than ours and would delete also what changed since we looked;
+-- locking or altering an entry that changed fails instead.
+SELECT FROM cron.job WHERE jobid = ANY (%(jobids)s::bigint[]) FOR UPDATE;
+
+-- name: touch_entries
+-- The same for roles that may not lock.
+SELECT cron.alter_job(jobid, active := active) FROM cron.job WHERE jobid = ANY (%(jobids)s::bigint[]);
+
 -- name: unschedule_entries
 SELECT cron.unschedule(jobid) FROM unnest(%(jobids)s::bigint[]) AS jobid;
 
