@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,7 @@ def render_jobs(jobs: Mapping[str, Mapping[str, Any]], *, where: str, schema: st
 
 
 def _choose_path(session: Session) -> Path:
-    folder = Path(session.config.path).parent / session.config.jobs[0]
+    folder = Path(os.path.relpath(Path(session.config.path).parent / session.config.jobs[0]))
     if not folder.is_dir():
         raise ReconcilerError(f"{folder} is no folder", remedy="say where to write with --output FILE")
     return folder / "imported.yaml"

@@ -52,15 +52,13 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Name the nearest command when there is none of that name."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and name not in COMMANDS:
             from reconciler.core.names import find_nearest
 
-            nearest = find_nearest(args[0], COMMANDS)
-            if nearest:
-                error.message += f" Did you mean {nearest!r}?"
-            raise
+            nearest = find_nearest(name, COMMANDS)
+            ctx.fail(f"No such command {name!r}." + (f" Did you mean {nearest!r}?" if nearest else ""))
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         """List the commands from the table, without importing them."""
@@ -86,7 +84,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: Always, with the exit code.
     """
-    from reconciler.errors import ReconcilerError
+    from reconciler.errors import InvalidInputError, ReconcilerError
 
     try:
         result = cli.main(args=args, prog_name="reconciler", standalone_mode=False)
@@ -99,6 +97,8 @@ def main(args: Sequence[str] | None = None) -> None:
     except ReconcilerError as error:
         from reconciler.cli.exits import pick_exit_code
 
-        click.echo(click.style("Error: ", fg="red", bold=True) + str(error), err=True)
+        # Problems begin with their places, which editors and CI jump to.
+        label = "" if isinstance(error, InvalidInputError) else click.style("Error: ", fg="red", bold=True)
+        click.echo(label + str(error), err=True)
         sys.exit(pick_exit_code(error))
     sys.exit(result if isinstance(result, int) else 0)

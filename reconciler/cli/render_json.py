@@ -25,6 +25,8 @@ def render_plan(plan: Plan, fingerprints: Fingerprints) -> str:
     Returns:
         Indented JSON with a line break at the end; the same plan gives the same bytes.
     """
+    summary: dict[str, int] = {"resources": plan.resources, "kept": len(plan.kept)}
+    summary.update((str(action), count) for action, count in plan.count().items())
     value = {
         "format_version": FORMAT_VERSION,
         "reconciler_version": __version__,
@@ -32,7 +34,7 @@ def render_plan(plan: Plan, fingerprints: Fingerprints) -> str:
         "owner": plan.owner,
         "empty": plan.is_empty,
         "fingerprints": {"desired": fingerprints.desired, "observed": fingerprints.observed},
-        "summary": {**plan.count(), "resources": plan.resources, "kept": len(plan.kept)},
+        "summary": summary,
         "migrations": list(plan.migrations),
         "changes": [_render_change(change) for change in plan.changes],
         "kept": list(plan.kept),

@@ -64,8 +64,20 @@ class Session:
         return dsn
 
 
+config_option = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The configuration [reconciler.yaml here or above].",
+)
+target_option = click.option(
+    "--target", "-t", "target_name", metavar="NAME", help="The target [the default one]."
+)
+dsn_option = click.option("--dsn", metavar="DSN", help="Connect here instead of to the target's own dsn.")
+
+
 def target_options(function: _Function) -> _Function:
-    """Add the options by which a command finds its target.
+    """Add the options by which a command finds and reaches its target.
 
     Args:
         function: The command; it gets `config_path`, `target_name` and `dsn`.
@@ -73,19 +85,7 @@ def target_options(function: _Function) -> _Function:
     Returns:
         The same command.
     """
-    options = (
-        click.option(
-            "--config",
-            "config_path",
-            type=click.Path(path_type=Path, dir_okay=False),
-            help="The configuration [reconciler.yaml here or above].",
-        ),
-        click.option("--target", "-t", "target_name", metavar="NAME", help="The target [the default one]."),
-        click.option("--dsn", metavar="DSN", help="Connect here instead of to the target's own dsn."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+    return config_option(target_option(dsn_option(function)))
 
 
 def open_session(config_path: Path | None, target_name: str | None, dsn: str | None = None) -> Session:
@@ -101,5 +101,8 @@ def open_session(config_path: Path | None, target_name: str | None, dsn: str | N
     """
     path = config_path or find_config(Path.cwd())
     config = load_config(path, environment=os.environ)
-    target = resolve_target(config, target_name, environment=os.environ, dsn=dsn)
-    return Session(config=config, target=target if dsn is None else replace(target, dsn=dsn))
+    if dsn is not None:
+        # Before the target is resolved: its own dsn may need a variable that is not set here.
+        targets = {name: replace(target, dsn=dsn) for name, target in config.targets.items()}
+        config = replace(config, targets=targets)
+    return Session(config=config, target=resolve_target(config, target_name, environment=os.environ))

@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.cli import exits
-from reconciler.cli.session import open_session, target_options
+from reconciler.cli.session import config_option, open_session, target_option
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 @click.command()
-@target_options
+@config_option
+@target_option
 @click.option("--all-targets", is_flag=True, help="Check the specs of every target.")
-def validate(config_path: Path | None, target_name: str | None, dsn: str | None, all_targets: bool) -> int:
+def validate(config_path: Path | None, target_name: str | None, all_targets: bool) -> int:
     """Check the files without a database; all problems are shown at once.
 
     Schedules are checked for the target's pg_cron version where the configuration names it, otherwise for
     any.
     """
-    session = open_session(config_path, target_name, dsn)
+    session = open_session(config_path, target_name, "")
     names = sorted(session.config.targets) if all_targets else [session.target.name]
     for name in names:
         specs = open_session(config_path, name, "").load_specs()

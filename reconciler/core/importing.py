@@ -63,7 +63,7 @@ def import_entries(observed: ObservedState, *, role: str = "") -> Imported:
         if reason:
             left.append(Left(entry=entry, reason=reason))
             continue
-        job: dict[str, Any] = {"schedule": entry.schedule, "sql": entry.command, "mode": "direct"}
+        job: dict[str, Any] = {"schedule": entry.schedule, "sql": _escape(entry.command), "mode": "direct"}
         if entry.username != role:
             job["role"] = entry.username
         if entry.database != observed.facts.database:
@@ -72,6 +72,11 @@ def import_entries(observed: ObservedState, *, role: str = "") -> Imported:
             job["active"] = False
         jobs[entry.name] = job
     return Imported(jobs=dict(sorted(jobs.items())), left=tuple(left))
+
+
+def _escape(command: str) -> str:
+    """Keep a command from being read as one with variables."""
+    return command.replace("${var:", "$${var:")
 
 
 def _find_reason(entry: Entry, observed: ObservedState, jobs: Mapping[str, object]) -> str:

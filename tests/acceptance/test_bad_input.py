@@ -65,11 +65,17 @@ JOB = "jobs:\n  tidy:\n    schedule: {}\n    sql: SELECT 1\n"
         (JOB.format('"0 0 30 2 *"'), ["never"]),
     ],
 )
-@pytest.mark.parametrize("command", ["validate", "plan", "apply"])
-def test_bad_spec_files(cli: Cli, text: str | bytes, words: list[str], command: str) -> None:
-    """A bad spec file is refused before any connection, with its place and what to write."""
+def test_bad_spec_files(cli: Cli, text: str | bytes, words: list[str]) -> None:
+    """A bad spec file is refused with its place and what to write."""
     write(cli, text)
-    check(cli(*([command, "--yes"] if command == "apply" else [command])), 1, *words)
+    check(cli("validate"), 1, *words)
+
+
+@pytest.mark.parametrize("command", [("plan",), ("apply", "--yes"), ("drift",)])
+def test_bad_spec_files_stop_every_command(cli: Cli, command: tuple[str, ...]) -> None:
+    """Every command that reads spec files refuses a bad one, before it connects to anything."""
+    write(cli, JOB.format("nope"))
+    check(cli(*command), 1, "jobs.d/shop.yaml:3:")
 
 
 def test_all_problems_at_once(cli: Cli) -> None:
