@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
 from reconciler.core.schedules import find_problem
 from reconciler.core.specs import (
@@ -103,7 +103,7 @@ def make_desired(
             case JobSpec(trigger=Once()):
                 once = True
                 held["once"].append(spec.name)
-            case JobSpec():
+            case _:
                 text = _compile_schedule(spec, facts, problems)
                 reason = _find_hold(spec, facts)
                 if text and not reason:
@@ -111,8 +111,6 @@ def make_desired(
                 if reason:
                     held[reason].append(spec.name)
                 _note_unexecuted(spec, held)
-            case _:
-                assert_never(spec)
         resources[spec.name] = DesiredResource(
             kind=spec.kind,
             name=spec.name,

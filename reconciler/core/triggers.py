@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
 from reconciler.core.durations import render_duration
 from reconciler.core.specs import Daily, Every, Monthly, Once, Schedule, Trigger, Weekly
@@ -69,11 +69,10 @@ def compile_trigger(trigger: Trigger, dialect: Dialect) -> CompiledSchedule:
             if dialect.last_day:
                 return CompiledSchedule(text=f"{minute} {hour} $ * *")
             return CompiledSchedule(problem="the last day of the month needs pg_cron 1.6 or later")
-        case Monthly(day=day, hour=hour, minute=minute):
-            return CompiledSchedule(text=f"{minute} {hour} {day} * *")
         case Once():
             raise ValueError("a one-time trigger has no schedule")
-    assert_never(trigger)
+        case _:
+            return CompiledSchedule(text=f"{trigger.minute} {trigger.hour} {trigger.day} * *")
 
 
 def _compile_interval(interval: timedelta, dialect: Dialect) -> CompiledSchedule:

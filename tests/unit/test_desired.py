@@ -186,6 +186,11 @@ def test_a_schedule_that_cannot_be_taken_makes_no_entry() -> None:
     assert desired.resources["a"].entry is None
 
 
+def test_a_place_is_written_as_editors_read_it() -> None:
+    """Path, line and column."""
+    assert str(PLACE) == "jobs.d/a.yaml:3:5"
+
+
 def test_no_name_needs_quoting_in_a_call() -> None:
     """The command is built from a name, whose grammar has no quote and no backslash."""
     assert not is_name("a'b")
