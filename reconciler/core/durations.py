@@ -1,7 +1,7 @@
 """Durations and rates as people write them: `30s`, `1h30m`, `100/1m`.
 
-The canonical text is also valid input for PostgreSQL's type interval, so that SQL reads it without a parser
-of its own.
+PostgreSQL's interval reads the canonical text too, once blanks stand between its units (`4 w 2 d `): this is
+what `reconciler.read_duration` does.
 """
 
 from __future__ import annotations

@@ -41,6 +41,11 @@ AS $$
         current_database() || chr(31) || 'reconciler' || chr(31) || name, 'UTF8')), 'hex'), 1, 16))::bit(64)::bigint
 $$;
 
+-- Durations are written as in 1h30m or 4w2d; interval reads them all once there are blanks between the units.
+CREATE FUNCTION reconciler.read_duration(text) RETURNS interval
+LANGUAGE sql STABLE STRICT
+AS $$ SELECT regexp_replace($1, '([a-z]+)', '\1 ', 'g')::interval $$;
+
 CREATE TABLE reconciler.definitions (
     id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name        text        NOT NULL UNIQUE,
@@ -144,13 +149,13 @@ CREATE VIEW reconciler.declared_queues AS
 SELECT name,
        coalesce(spec ->> 'mode', 'standard')                        AS mode,
        coalesce((spec ->> 'max_attempts')::integer, 5)              AS max_attempts,
-       coalesce(spec #>> '{backoff,initial}', '30s')::interval      AS backoff_initial,
+       reconciler.read_duration(coalesce(spec #>> '{backoff,initial}', '30s'))      AS backoff_initial,
        coalesce((spec #>> '{backoff,factor}')::numeric, 2)          AS backoff_factor,
-       coalesce(spec #>> '{backoff,max}', '1h')::interval           AS backoff_max,
+       reconciler.read_duration(coalesce(spec #>> '{backoff,max}', '1h'))           AS backoff_max,
        (spec ->> 'concurrency')::integer                            AS concurrency,
        nullif(split_part(spec ->> 'rate', '/', 1), '')::integer     AS rate_count,
-       nullif(split_part(spec ->> 'rate', '/', 2), '')::interval    AS rate_per,
-       coalesce(spec ->> 'retention', '7d')::interval               AS retention
+       reconciler.read_duration(nullif(split_part(spec ->> 'rate', '/', 2), '')) AS rate_per,
+       reconciler.read_duration(coalesce(spec ->> 'retention', '7d'))               AS retention
   FROM reconciler.definitions
  WHERE kind = 'queue';
 
@@ -161,7 +166,7 @@ SELECT name,
        spec #>> '{token,secret}'                                    AS secret,
        coalesce(spec ->> 'status', 'pending')                       AS status,
        coalesce((spec ->> 'limit')::integer, 1)                     AS job_limit,
-       coalesce(spec ->> 'timeout', '30s')::interval                AS timeout
+       reconciler.read_duration(coalesce(spec ->> 'timeout', '30s'))                AS timeout
   FROM reconciler.definitions
  WHERE kind = 'worker';
 
