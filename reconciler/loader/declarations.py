@@ -29,6 +29,7 @@ class Declaration:
         value: All of its keys with defaults and overrides. Never changed in place.
         layers: Keys that do not come from `own`: the path before the key.
         target: The target's name.
+        is_broken: Its variables could not be inserted.
         has_variables: The file holds `${` somewhere.
     """
 
@@ -42,6 +43,7 @@ class Declaration:
     value: dict[str, Any] = field(default_factory=dict)
     layers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     has_variables: bool = False
+    is_broken: bool = False
 
     @property
     def label(self) -> str:

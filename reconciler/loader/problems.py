@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     from reconciler.core.specs import Place
 
+# A connection string with its password may stand in a line that is shown for something else.
+_PASSWORD = re.compile(r"(://[^:/@\s]*:|\bpassword\s*=\s*)([^@\s,}\"']+)")
 _WIDTH = 160
 _BEFORE = 60
 
@@ -48,6 +51,7 @@ def render_problem(problem: Problem) -> str:
     # A line of thousands of characters is shown around its column only.
     start = max(0, column - 1 - _BEFORE) if len(problem.line_text) > _WIDTH else 0
     shown = problem.line_text[start : start + _WIDTH]
+    shown = _PASSWORD.sub(lambda found: found[1] + "*" * len(found[2]), shown)
     readable = "".join(character if character.isprintable() else " " for character in shown)
     return f"{head}\n    {readable.rstrip()}\n    {' ' * (column - 1 - start)}^"
 

@@ -41,28 +41,32 @@ def find_duplicates(declarations: Iterable[Declaration]) -> list[Problem]:
 
 
 def find_reference_problems(
-    declarations: Sequence[Declaration], elsewhere: Mapping[str, Declaration]
+    declarations: Sequence[Declaration],
+    elsewhere: Mapping[str, Declaration],
+    doubtful: Mapping[Kind, set[str]] | None,
 ) -> list[Problem]:
     """Find references to what is not declared, cycles, and renames that cannot be.
 
     Args:
         declarations: What is declared for one target, with merged values.
         elsewhere: What is declared for other targets only, by name.
+        doubtful: Names that are declared with faults, which are reported elsewhere; None when a file could
+            not be read, so that nothing can be said to be unknown.
 
     Returns:
         The problems.
     """
-    known: dict[Kind, set[str]] = {
-        "job": set(),
-        "queue": set(BUILT_IN_QUEUES),
-        "worker": set(),
-        "channel": set(),
-    }
+    known: dict[Kind, set[str]] = {kind: set() for kind in _SECTION}
+    known["queue"] |= BUILT_IN_QUEUES
     for one in declarations:
         known[one.kind].add(one.name)
     checker = _References(known, elsewhere)
-    for one in declarations:
-        checker.check(one)
+    if doubtful is not None:
+        for kind, names in doubtful.items():
+            known[kind] |= names
+        for one in declarations:
+            if not one.is_broken:
+                checker.check(one)
     return [*checker.problems, *_find_cycles(declarations), *_find_renames(declarations, elsewhere)]
 
 

@@ -11,7 +11,7 @@ from reconciler.core.names import NAME_LIMIT, find_nearest, is_name
 from reconciler.core.specs import SECTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 SchemaError: TypeAlias = Any
@@ -27,6 +27,10 @@ _TYPES = {
     "string": "a text", "integer": "a whole number", "number": "a number", "boolean": "true or false",
     "object": "a mapping", "array": "a list",
 }  # fmt: skip
+_SYNONYMS = {
+    "cron": "schedule", "command": "sql", "query": "sql", "enabled": "active", "tz": "timezone",
+    "depends_on": "after", "needs": "after", "retry": "on_failure", "interval": "every", "args": "payload",
+}  # fmt: skip
 _CONFIG_SECTIONS = {"targets": "target", "secrets": "secret"}
 _EMPTY: dict[str, str] = {"object": "write {} or leave it out", "array": "write [] or leave it out"}
 
@@ -39,11 +43,13 @@ class SchemaFault:
         path: Keys and numbers from the top of the value.
         at_key: It is the last key of the path that is wrong, not its value.
         message: What is wrong and what to write.
+        is_secret: The line may hold a secret and is not to be shown.
     """
 
     path: tuple[str | int, ...]
     at_key: bool
     message: str
+    is_secret: bool = False
 
 
 def put_into_words(errors: Iterable[SchemaError], *, config: bool, label: str = "") -> list[SchemaFault]:
@@ -59,7 +65,7 @@ def put_into_words(errors: Iterable[SchemaError], *, config: bool, label: str = 
     """
     faults: list[SchemaFault] = []
     misspelt: set[tuple[tuple[str | int, ...], str]] = set()
-    lacking: list[tuple[str, SchemaFault]] = []
+    lacking: list[tuple[str, int, SchemaFault]] = []
     for error in errors:
         path = tuple(error.absolute_path)
         words = _Words(path, config=config, label=label)
@@ -68,21 +74,26 @@ def put_into_words(errors: Iterable[SchemaError], *, config: bool, label: str = 
         elif error.validator == "additionalProperties":
             for key in sorted(set(error.instance) - set(error.schema.get("properties", ()))):
                 nearest = find_nearest(key, error.schema["properties"])
-                misspelt.add((path, nearest))
+                misspelt |= {(path, nearest), (path, _SYNONYMS.get(key, ""))}
                 message = _describe_unknown(key, nearest, error.schema["properties"], words)
                 faults.append(SchemaFault(path=(*path, key), at_key=True, message=message))
         elif error.validator == "oneOf":
+            if not isinstance(error.instance, dict):
+                continue  # its type is another fault
             title = error.schema.get("title", "")
             message = describe_choice(words.whole(), title, error.instance)
-            fault = SchemaFault(path=path, at_key=True, message=message)
-            lacking.append((title, fault))
+            given = _given(title, error.instance)
+            where = (*path, given[1]) if len(given) > 1 else path
+            lacking.append((title, len(given), SchemaFault(path=where, at_key=True, message=message)))
         else:
             at_key = error.validator in {"required", "minProperties", "maxProperties"}
-            faults.append(SchemaFault(path=path, at_key=at_key, message=_describe(error, words)))
-    for title, fault in lacking:
+            is_secret = _takes_secret(error) and error.instance is not None
+            message = _describe(error, words)
+            faults.append(SchemaFault(path=path, at_key=at_key, message=message, is_secret=is_secret))
+    for title, count, fault in lacking:
         # A misspelt trigger is not a missing one too.
         choices = TRIGGERS if title == "trigger" else BODIES
-        if not any((fault.path, choice) in misspelt for choice in choices) or "two" in fault.message:
+        if count or not any((fault.path, choice) in misspelt for choice in choices):
             faults.append(fault)
     return list(dict.fromkeys(faults))
 
@@ -98,13 +109,18 @@ def describe_choice(label: str, title: str, keys: Iterable[str]) -> str:
     Returns:
         What is wrong and what to do.
     """
-    choices = TRIGGERS if title == "trigger" else BODIES
-    given = [choice for choice in choices if choice in set(keys)]
+    given = _given(title, keys)
     if not given:
+        choices = TRIGGERS if title == "trigger" else BODIES
         return f"{label} has no {title}: write one of {', '.join(choices)}"
     plural = "triggers" if title == "trigger" else "bodies"
     count = {2: "two", 3: "three"}.get(len(given), str(len(given)))
     return f"{label} has {count} {plural}, {_join(given, 'and')}: keep one"
+
+
+def _given(title: str, keys: Iterable[str]) -> list[str]:
+    """Pick the triggers or bodies from keys, in the order of the keys."""
+    return [key for key in keys if key in (TRIGGERS if title == "trigger" else BODIES)]
 
 
 def suggest_name(text: str) -> str:
@@ -171,10 +187,16 @@ def _describe_key(path: tuple[str | int, ...], error: SchemaError) -> SchemaFaul
     return SchemaFault(path=(*path, key), at_key=True, message=message)
 
 
-def _describe_unknown(key: str, nearest: str, known: Iterable[str], words: _Words) -> str:
+def _describe_unknown(key: str, nearest: str, known: Mapping[str, Any], words: _Words) -> str:
     place = words.whole()
     if place == "the defaults" and key in (*TRIGGERS, *BODIES, "payload", "description", "after", "protect"):
         return f"{key!r} cannot be shared in the defaults: write it in each job"
+    if key in {"targets", "overrides", "renamed_from"}:
+        return f"{key!r} cannot stand in {place}: write it beside them"
+    holders = [name for name in sorted(known) if key in known[name].get("properties", ())]
+    if holders:
+        return f"unknown key {key!r} in {place}; it belongs under {_join(holders, 'or')}"
+    nearest = _SYNONYMS.get(key, nearest) if _SYNONYMS.get(key, "") in known else nearest
     remedy = f"; did you mean {nearest!r}?" if nearest else f": known here are {', '.join(sorted(known))}"
     return f"unknown key {key!r} in {place}{remedy}"
 
@@ -216,7 +238,7 @@ def _describe_type(error: SchemaError, name: str) -> str:
     limit = error.validator_value
     wanted = [limit] if isinstance(limit, str) else list(limit)
     value = error.instance
-    if "secret" in error.schema.get("properties", {}):
+    if _takes_secret(error):
         return (
             f"{name} must be {{secret: name}}, a name of reconciler.yaml; the value itself never stands here"
         )
@@ -230,6 +252,10 @@ def _describe_type(error: SchemaError, name: str) -> str:
     if isinstance(value, str) and wanted[0] in {"integer", "number", "boolean"}:
         return f"{message}: leave the quotes out"
     return message
+
+
+def _takes_secret(error: SchemaError) -> bool:
+    return error.validator == "type" and "secret" in error.schema.get("properties", {})
 
 
 def _show_type(value: Any) -> str:

@@ -32,6 +32,7 @@ class Source:
         value: What it holds; None when it is empty or has faults.
         names: Places of the keys of the second level.
         problems: Why it could not be read.
+        faulty: Section and name of what does not fit the schema; a section alone stands for all of it.
     """
 
     path: str
@@ -39,6 +40,7 @@ class Source:
     value: Any = None
     names: Names = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    faulty: set[tuple[str | int, ...]] = field(default_factory=set)
     _places: Places | None = None
 
     def places(self) -> Places:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from reconciler.core.config import Config, Target
-    from reconciler.core.specs import Spec
+    from reconciler.core.specs import Kind, Spec
     from reconciler.loader.sources import Source
 
 _WHOLE_FILE = Definition(schema="jobs")
@@ -47,14 +47,19 @@ def load_specs(config: Config, target: Target) -> tuple[Spec, ...]:
         sources, problems = load_sources(config)
         declarations = [one for source in sources for one in _read_declarations(source, target)]
         if not declarations and not problems:
-            problems.append(_config_problem(config, "the files declare nothing; nothing is changed for that"))
+            problems.append(
+                _config_problem(
+                    config,
+                    "no resource is declared in any spec file; nothing is done, since that would delete all",
+                )
+            )
         problems += find_duplicates(declarations)
         for one in declarations:
             problems += _check_targets(one, config)
         wanted = [one for one in declarations if _is_wanted(one, target)]
         specs = _build(wanted, config, target, problems)
         elsewhere = {one.name: one for one in declarations if not _is_wanted(one, target)}
-        problems += find_reference_problems(wanted, elsewhere)
+        problems += find_reference_problems(wanted, elsewhere, _find_doubtful(sources))
         if problems:
             raise InvalidInputError(render_problems(problems))
         return order_specs(specs)
@@ -67,7 +72,8 @@ def load_sources(config: Config) -> tuple[list[Source], list[Problem]]:
         config: Where the files are.
 
     Returns:
-        The files that fit the schema, in the order of their paths, and all problems.
+        The files that could be read, in the order of their paths, with what does not fit the schema marked as
+        faulty; and all problems.
     """
     folder = Path(config.path).parent
     problems: list[Problem] = []
@@ -82,12 +88,9 @@ def load_sources(config: Config) -> tuple[list[Source], list[Problem]]:
     for path in sorted(found.values(), key=name_path):
         source = read_source(path)
         problems += source.problems
-        if source.problems or source.value is None:
-            continue
-        faults = _check_schema(source)
-        problems += faults
-        if not faults:
-            sources.append(source)
+        if source.value is not None:
+            problems += _check_schema(source)
+        sources.append(source)
     return sources, problems
 
 
@@ -95,17 +98,28 @@ def _check_schema(source: Source) -> list[Problem]:
     problems: list[Problem] = []
     for fault in find_schema_faults(_WHOLE_FILE, source.value):
         place = source.place_of(fault.path, at_key=fault.at_key)
-        problems.append(source.make_problem(place, fault.message))
+        if fault.is_secret:
+            problems.append(Problem(place=place, message=fault.message))
+        else:
+            problems.append(source.make_problem(place, fault.message))
+        source.faulty.add(fault.path[:2])
     return problems
 
 
 def _read_declarations(source: Source, target: Target) -> list[Declaration]:
+    if source.value is None or () in source.faulty:
+        return []
     value = source.value
-    defaults = value.get("defaults", {})
+    is_sound = not any(path[0] == "defaults" for path in source.faulty)
+    defaults = value.get("defaults", {}) if is_sound else {}
     has_variables = "${" in source.text
     declarations: list[Declaration] = []
     for section, kind in SECTIONS.items():
+        if (section,) in source.faulty:
+            continue
         for name, own in value.get(section, {}).items():
+            if (section, name) in source.faulty:
+                continue
             known = source.names.get((section, name))
             if known is None:  # the section is an alias
                 place = source.place_of((section, name), at_key=True)
@@ -125,6 +139,19 @@ def _read_declarations(source: Source, target: Target) -> list[Declaration]:
             declarations.append(one)
     declarations.sort(key=lambda one: (one.place.line, one.place.column))
     return declarations
+
+
+def _find_doubtful(sources: Sequence[Source]) -> dict[Kind, set[str]] | None:
+    """Find names that are declared with faults; None when a file could not be read at all."""
+    doubtful: dict[Kind, set[str]] = {kind: set() for kind in SECTIONS.values()}
+    for source in sources:
+        if source.problems:
+            return None
+        if source.faulty:
+            for section, name in source.names:
+                if section in SECTIONS:
+                    doubtful[SECTIONS[section]].add(name)
+    return doubtful
 
 
 def _is_wanted(one: Declaration, target: Target) -> bool:
@@ -162,6 +189,7 @@ def _build(
             faults = _insert(one, target)
             if faults:
                 problems += faults
+                one.is_broken = True
                 continue
         spec = builder.build(one)
         if spec is not None:

@@ -139,10 +139,20 @@ def describe_yaml_error(error: YAMLError, text: str) -> tuple[int, int, str]:
     line, column = (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
     if "anchor" in context and "alphabetic" in problem:
         return line, column, "an unquoted & begins an anchor: quote the value"
+    character = _pick_character(text, line, column)
+    if character == "\t":
+        return line, column, "indent with blanks, never with tabs"
+    if "cannot start any token" in problem and character:
+        return line, column, f"a value cannot begin with {character}: quote it"
     for phrase, plain in _PHRASES:
         if phrase in problem:
             return line, column, plain
     return line, column, " ".join(part for part in (context, problem) if part)
+
+
+def _pick_character(text: str, line: int, column: int) -> str:
+    lines = split_lines(text)
+    return lines[line - 1][column - 1 : column] if line <= len(lines) else ""
 
 
 def _count(text: str, offset: int) -> tuple[int, int]:

@@ -198,7 +198,8 @@ class _Builder:
 
     def _refuse_tag(self, event: Any) -> None:
         self._fault(
-            event, f"tags such as {event.tag} are not read: leave it out, quote a value that is a text"
+            event,
+            f"tags such as {_spell_tag(event.tag)} are not read: leave it out, quote a value that is a text",
         )
 
     def _check_key(self, event: Any) -> None:
@@ -278,3 +279,7 @@ def _children(value: Value) -> list[Value]:
 def _weigh(value: Value) -> int:
     """Count a scalar; a long text counts as several, so that aliases of it are bounded too."""
     return 1 + len(value) // 64 if isinstance(value, str) else 1
+
+
+def _spell_tag(tag: str) -> str:
+    return tag.replace("tag:yaml.org,2002:", "!!")
