@@ -147,7 +147,10 @@ def list_definition_statements(owner: str, steps: Steps) -> Iterator[Statement]:
         yield "rename_definitions", {"before": before, "after": after}
     if put:
         replaced = frozenset(steps.unschedule)
-        yield "put_definitions", {"owner": owner, **_make_definition_arrays(put, replaced)}
+        yield "put_definitions", {"owner": owner, **_make_definition_arrays(put)}
+        scheduled = [change for change in put if change.after and change.after.entry]
+        if scheduled:
+            yield "put_entries", {"owner": owner, **_make_entry_arrays(scheduled, replaced)}
     for query, names in (
         ("clear_rows", [change.name for change in put if _is_other(change)]),
         ("put_queues", [change.name for change in put if change.kind == "queue"]),
@@ -163,29 +166,27 @@ def _is_other(change: Change) -> bool:
     return any(field.path in {"kind", "spec.once"} for field in change.fields)
 
 
-_COLUMNS = (
-    *("names", "kinds", "specs", "digests", "protects", "sources"),
-    *("jobids", "schedules", "commands", "databases", "usernames", "actives"),
-)
+def _make_definition_arrays(changes: Sequence[Change]) -> dict[str, list[Any]]:
+    documents = [change.after.document for change in changes if change.after is not None]
+    return {
+        "names": [change.name for change in changes],
+        "kinds": [change.kind for change in changes],
+        "specs": documents,
+        "digests": [digest(document) for document in documents],
+        "protects": [change.protect for change in changes],
+        "sources": [change.source for change in changes],
+    }
 
 
-def _make_definition_arrays(changes: Sequence[Change], replaced: Collection[int]) -> dict[str, list[Any]]:
-    arrays: dict[str, list[Any]] = {column: [] for column in _COLUMNS}
+def _make_entry_arrays(changes: Sequence[Change], replaced: Collection[int]) -> dict[str, list[Any]]:
+    columns = ("names", "jobids", "schedules", "commands", "databases", "usernames", "actives")
+    arrays: dict[str, list[Any]] = {column: [] for column in columns}
     for change in changes:
-        assert change.after is not None  # noqa: S101 - the caller chose those that have one
-        document, entry = change.after.document, change.after.entry
+        assert change.after is not None  # noqa: S101 - the caller chose those that have an entry
+        assert change.after.entry is not None  # noqa: S101 - the same
         before = None if change.before is None else change.before.entry
-        kept = before is not None and entry is not None and before.jobid not in replaced
-        values = (
-            change.name,
-            change.kind,
-            document,
-            digest(document),
-            change.protect,
-            change.source,
-            before.jobid if kept and before is not None else None,
-            *((None,) * 5 if entry is None else list(entry.fields().values())[1:]),
-        )
-        for column, value in zip(_COLUMNS, values, strict=True):
+        jobid = None if before is None or before.jobid in replaced else before.jobid
+        values = (change.name, jobid, *list(change.after.entry.fields().values())[1:])
+        for column, value in zip(columns, values, strict=True):
             arrays[column].append(value)
     return arrays

@@ -134,8 +134,14 @@ BEGIN
             GET STACKED DIAGNOSTICS error_sqlstate = RETURNED_SQLSTATE, error_message = MESSAGE_TEXT,
                 error_detail = PG_EXCEPTION_DETAIL, error_context = PG_EXCEPTION_CONTEXT;
     END;
-    PERFORM reconciler.finish_run(
-        run.run_id, outcome, affected, error_sqlstate, error_message, error_detail, error_context);
+    BEGIN
+        PERFORM reconciler.finish_run(
+            run.run_id, outcome, affected, error_sqlstate, error_message, error_detail, error_context);
+    EXCEPTION WHEN query_canceled OR OTHERS THEN
+        -- A session lock outlives the error, and the session may live on.
+        PERFORM pg_catalog.pg_advisory_unlock(run.lock_key);
+        RAISE;
+    END;
     COMMIT;
     -- After the commit, so that the next run sees what this one did.
     PERFORM pg_catalog.pg_advisory_unlock(run.lock_key);

@@ -63,23 +63,29 @@ WITH renamed AS (
 UPDATE reconciler.jobs j SET job_name = renamed.after FROM renamed WHERE j.job_name = renamed.before;
 
 -- name: put_definitions
--- The jobid of an entry that was just made is looked up by pg_cron's own key, name and role.
-INSERT INTO reconciler.definitions AS d
-       (name, kind, owner, spec, digest, protect, source, lock_key,
-        jobid, schedule, command, database, username, active, revision)
+-- Without their entries: those come next, and a role without pg_cron has none.
+INSERT INTO reconciler.definitions AS d (name, kind, owner, spec, digest, protect, source, lock_key, revision)
 SELECT t.name, t.kind, %(owner)s, t.spec::json, t.digest, t.protect, t.source, reconciler.make_lock_key(t.name),
-       coalesce(t.jobid, j.jobid), t.schedule, t.command, t.database, t.username, t.active, %(revision)s
+       %(revision)s
   FROM unnest(%(names)s::text[], %(kinds)s::text[], %(specs)s::text[], %(digests)s::text[],
-              %(protects)s::boolean[], %(sources)s::text[], %(jobids)s::bigint[], %(schedules)s::text[],
-              %(commands)s::text[], %(databases)s::text[], %(usernames)s::text[], %(actives)s::boolean[])
-       AS t (name, kind, spec, digest, protect, source, jobid, schedule, command, database, username, active)
-  LEFT JOIN cron.job j ON t.jobid IS NULL AND j.jobname = t.name AND j.username = t.username
+              %(protects)s::boolean[], %(sources)s::text[])
+       AS t (name, kind, spec, digest, protect, source)
     ON CONFLICT (name) DO UPDATE
    SET kind = excluded.kind, spec = excluded.spec, digest = excluded.digest, protect = excluded.protect,
-       source = excluded.source, jobid = excluded.jobid, schedule = excluded.schedule,
-       command = excluded.command, database = excluded.database, username = excluded.username,
-       active = excluded.active, revision = excluded.revision, updated_at = now()
+       source = excluded.source, revision = excluded.revision, updated_at = now(),
+       jobid = NULL, schedule = NULL, command = NULL, database = NULL, username = NULL, active = NULL
  WHERE d.owner = excluded.owner;
+
+-- name: put_entries
+-- The jobid of an entry that was just made is looked up by pg_cron's own key, name and role.
+UPDATE reconciler.definitions d
+   SET jobid = coalesce(t.jobid, j.jobid), schedule = t.schedule, command = t.command, database = t.database,
+       username = t.username, active = t.active
+  FROM unnest(%(names)s::text[], %(jobids)s::bigint[], %(schedules)s::text[], %(commands)s::text[],
+              %(databases)s::text[], %(usernames)s::text[], %(actives)s::boolean[])
+       AS t (name, jobid, schedule, command, database, username, active)
+  LEFT JOIN cron.job j ON t.jobid IS NULL AND j.jobname = t.name AND j.username = t.username
+ WHERE d.name = t.name AND d.owner = %(owner)s;
 
 -- name: clear_rows
 -- What a resource leaves behind that was declared anew as something else.

@@ -1,4 +1,4 @@
-"""Applying when something goes wrong: the state before or the state after, never between, and the right words."""
+"""Applying when something goes wrong: the state before or after, never between, and the right words."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ LOCK_QUEUE: LiteralString = "SELECT FROM reconciler.queues WHERE name = 'q' FOR 
 
 
 def test_a_second_apply_is_told_to_wait(site: Site) -> None:
-    """While another apply holds the lock, apply and migrate change nothing and say so; afterwards they work."""
+    """While another apply holds the lock, an apply changes nothing and says so; afterwards it works."""
     holder = site.database.connect()
     holder.execute(TAKE_LOCK)
     with pytest.raises(ApplyLockError) as caught:
@@ -175,8 +175,8 @@ def test_an_apply_whose_snapshot_is_older_than_the_last_apply_fails(site: Site) 
         "UPDATE reconciler.definitions SET protect = true WHERE name = 'a'",
         "UPDATE reconciler.queues SET max_attempts = 9",
         "UPDATE reconciler.jobs SET status = 'running'",
-        "INSERT INTO reconciler.definitions (name, kind, owner, spec, digest, lock_key)"
-        " VALUES ('b', 'queue', 'kitchen', '{}', '', 1)",
+        """INSERT INTO reconciler.definitions (name, kind, owner, spec, digest, lock_key)
+        VALUES ('b', 'queue', 'kitchen', '{}', '', 1)""",
     ],
 )
 def test_a_plan_that_went_stale_is_refused(site: Site, change: LiteralString) -> None:
@@ -223,8 +223,8 @@ def test_what_happens_elsewhere_does_not_make_a_plan_stale(site: Site) -> None:
         "UPDATE reconciler.definitions SET owner = 'kitchen' WHERE name = 'altered'",
         "DELETE FROM reconciler.definitions WHERE name = 'deleted'",
         "UPDATE reconciler.jobs SET status = 'running'",
-        "INSERT INTO reconciler.definitions (name, kind, owner, spec, digest, lock_key)"
-        " VALUES ('created', 'queue', 'kitchen', '{}', '', 1)",
+        """INSERT INTO reconciler.definitions (name, kind, owner, spec, digest, lock_key)
+        VALUES ('created', 'queue', 'kitchen', '{}', '', 1)""",
     ],
 )
 def test_a_change_during_the_apply_rolls_it_back(site: Site, change: LiteralString) -> None:
@@ -234,14 +234,14 @@ def test_a_change_during_the_apply_rolls_it_back(site: Site, change: LiteralStri
     with blocked_apply(site, *NEW, lock="LOCK TABLE cron.job IN SHARE MODE") as blocked:
         blocked.blocker.execute(change)
         blocked.blocker.commit()
-        before = site.everything() if not blocked.outcome else {}
+        before = site.everything()
     assert isinstance(blocked.outcome[0], StalePlanError), blocked.outcome[0]
     assert "plan again" in blocked.outcome[0].remedy
     assert site.everything() == before
 
 
 def test_a_killed_backend_leaves_the_state_before(site: Site) -> None:
-    """An apply whose backend is terminated in the middle says that the connection was lost; nothing changed."""
+    """When its backend is terminated in the middle, the connection was lost, and nothing changed."""
     site.apply(*OLD)
     before = site.everything()
     with blocked_apply(site, *NEW, lock=LOCK_QUEUE) as blocked:
@@ -315,15 +315,19 @@ GRANT ALL ON SEQUENCE public.events TO PUBLIC;
 """
 
 
-def break_at(site: Site, event: int) -> None:
-    """Make the next apply break at its n-th event; 0 for none."""
-    site.run("UPDATE public.break_at SET event = %s", event)
-    site.run("SELECT setval('public.events', 1, false)")
-
-
 @pytest.mark.parametrize("way", ["error", "kill"])
 def test_a_crash_at_any_statement_leaves_the_state_before(site: Site, way: str) -> None:
     """Broken off before or after any of its writes, an apply has changed nothing, and can be repeated."""
+
+    def attempt(event: int) -> DatabaseError | None:
+        site.run("UPDATE public.break_at SET event = %s", event)
+        site.run("SELECT setval('public.events', 1, false)")
+        try:
+            site.apply(*NEW, prune="auto")
+        except DatabaseError as error:
+            return error
+        return None
+
     site.apply(*OLD)
     site.run(BREAKPOINT)
     tables = [
@@ -340,15 +344,8 @@ def test_a_crash_at_any_statement_leaves_the_state_before(site: Site, way: str) 
     try:
         before = site.everything()
         event = 1
-        while True:
-            break_at(site, event)
-            try:
-                site.apply(*NEW, prune="auto")
-                break
-            except DatabaseError as error:
-                assert isinstance(error, ConnectError) == (way == "kill")
-                if way == "error":
-                    assert "broken here" in str(error)
+        while error := attempt(event):
+            assert isinstance(error, ConnectError) if way == "kill" else "broken here" in str(error)
             assert site.everything() == before
             event += 1
         assert event > 25
@@ -358,7 +355,7 @@ def test_a_crash_at_any_statement_leaves_the_state_before(site: Site, way: str) 
 
 
 def test_an_entry_that_comes_out_otherwise_is_rolled_back(site: Site) -> None:
-    """When something rewrites what was applied, the apply looks again, tells the difference and takes all back."""
+    """When something rewrites what was applied, the apply tells the difference and takes all back."""
     site.apply(job("a"))
     before = site.everything()
     site.run(
