@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .apply import Planned
 
-_PLACEHOLDER = re.compile(r"%\((\w+)\)s")
+_PLACEHOLDER = re.compile(r"%\((\w+)\)s|%%")
 _REVISION = sql.SQL("currval(pg_get_serial_sequence('reconciler.revisions', 'id'))")
 
 
@@ -30,8 +30,8 @@ def render_script(planned: Planned, request: Request) -> str:
         request: What it was made of.
 
     Returns:
-        A script for psql: one transaction that does what apply does. It takes the same lock, but neither
-        checks that the target is still as planned nor looks again afterwards.
+        A script for psql: one transaction that does what apply does. It takes the same lock, or fails; but
+        it neither checks that the target is still as planned nor looks again afterwards.
     """
     lines = ["BEGIN ISOLATION LEVEL REPEATABLE READ;", *_render_migrations(planned)]
     steps = make_steps(planned.plan.changes, planned.observed.facts)
@@ -42,7 +42,7 @@ def render_script(planned: Planned, request: Request) -> str:
             lines.append(f"{_fill(name, {'revision': _REVISION, **values})};")
     if len(lines) == 1:
         return "-- Nothing to do.\n"
-    lines.insert(1, f"{_fill('try_apply_lock', {})};")
+    lines.insert(1, f"{_fill('require_apply_lock', {})};")
     return "\n\n".join([*lines, "COMMIT;"]) + "\n"
 
 
@@ -62,7 +62,9 @@ def _fill(name: str, values: Mapping[str, Any]) -> str:
     template = load_queries("apply")[name]
 
     def render(match: re.Match[str]) -> str:
+        if match[0] == "%%":
+            return "%"
         value = values[match[1]]
         return (value if isinstance(value, sql.Composable) else sql.Literal(value)).as_string()
 
-    return _PLACEHOLDER.sub(render, template).replace("%%", "%")
+    return _PLACEHOLDER.sub(render, template)

@@ -2,6 +2,16 @@
 -- One apply at a time in a database; the number is arbitrary and has no other use.
 SELECT pg_try_advisory_xact_lock(7411530208936421);
 
+-- name: require_apply_lock
+-- The same in a script, where nobody looks at what a query returned.
+DO $$
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(7411530208936421) THEN
+        RAISE EXCEPTION 'another apply or migrate is working on this target' USING HINT = 'Run the script again later.';
+    END IF;
+END
+$$;
+
 -- name: lock_entries
 -- cron.unschedule looks with a newer snapshot than ours and would delete also what changed since we looked;
 -- locking or altering an entry that changed fails instead.
