@@ -20,6 +20,7 @@ from reconciler.core.specs import (
     SqlBody,
     Trigger,
     WorkerSpec,
+    find_policies,
 )
 from reconciler.core.state import (
     Definition,
@@ -149,10 +150,12 @@ def make_job(
     **changed: Any,
 ) -> JobSpec:
     """Make a job spec: hourly SQL."""
+    declared = document or json.loads(make_document())
     spec = JobSpec(
         name=name,
         place=PLACE,
-        document=render_canonical(document or json.loads(make_document())),
+        document=render_canonical(declared),
+        policies=find_policies(declared),
         trigger=trigger or Schedule(text="0 * * * *"),
         body=body or SqlBody(text="SELECT 1"),
         mode=mode,

@@ -21,6 +21,7 @@ from reconciler.core.specs import (
     Spec,
     SqlBody,
     WorkerSpec,
+    find_policies,
 )
 from reconciler.database.apply import Applied, Planned, apply_target, plan_target
 from reconciler.database.connect import connect
@@ -209,5 +210,6 @@ def _job(name: str, trigger: Schedule | Once, declared: Mapping[str, Any]) -> Jo
         active=declared.get("active", True),
         protect=declared.get("protect", False),
         after=tuple(declared.get("after", ())),
+        policies=find_policies(declared),
         renamed_from=declared.get("renamed_from", ""),
     )

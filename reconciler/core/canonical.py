@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from typing import Any
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -38,20 +35,3 @@ def digest(text: str) -> str:
         64 characters.
     """
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def fingerprint(parts: Iterable[str]) -> str:
-    """Fold texts into one fingerprint that no other sequence of texts shares.
-
-    Args:
-        parts: Texts in a fixed order.
-
-    Returns:
-        64 hexadecimal characters.
-    """
-    whole = hashlib.sha256()
-    for part in parts:
-        encoded = part.encode()
-        whole.update(b"%d:" % len(encoded))
-        whole.update(encoded)
-    return whole.hexdigest()

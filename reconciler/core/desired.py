@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from reconciler.core.facts import Facts
+    from reconciler.core.schedules import Dialect
     from reconciler.core.specs import Place
 
 HOLDS = {
@@ -44,8 +44,6 @@ HOLDS = {
 }
 """What this release stores and does not execute yet, by the notice's code."""
 
-_POLICIES = ("timeout", "on_failure", "alert", "catch_up")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecProblem:
@@ -58,6 +56,15 @@ class SpecProblem:
 
     place: Place
     message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Server:
+    """What of the facts decides; found out once, since there can be many specs."""
+
+    database: str
+    dialect: Dialect
+    timezone: str
 
 
 def render_call(name: str) -> str:
@@ -86,6 +93,7 @@ def make_desired(
     Returns:
         The state, and every spec that this server cannot take.
     """
+    server = _Server(database=facts.database, dialect=facts.dialect, timezone=facts.timezone)
     resources: dict[str, DesiredResource] = {}
     problems: list[SpecProblem] = []
     held: defaultdict[str, list[str]] = defaultdict(list)
@@ -97,17 +105,17 @@ def make_desired(
                 pass
             case WorkerSpec():
                 held["worker"].append(spec.name)
-                problem = find_problem(spec.schedule, facts.dialect)
+                problem = find_problem(spec.schedule, server.dialect)
                 if problem is not None:
                     problems.append(_describe(spec, problem.reason, problem.suggestion))
             case JobSpec(trigger=Once()):
                 once = True
                 held["once"].append(spec.name)
             case _:
-                text = _compile_schedule(spec, facts, problems)
-                reason = _find_hold(spec, facts)
+                text = _compile_schedule(spec, server, problems)
+                reason = _find_hold(spec, server)
                 if text and not reason:
-                    entry = _make_entry(spec, text, facts, role)
+                    entry = _make_entry(spec, text, server, role)
                 if reason:
                     held[reason].append(spec.name)
                 _note_unexecuted(spec, held)
@@ -127,7 +135,7 @@ def make_desired(
     return DesiredState(owner=owner, resources=resources, notices=notices), tuple(problems)
 
 
-def _make_entry(spec: JobSpec, schedule: str, facts: Facts, role: str) -> Entry:
+def _make_entry(spec: JobSpec, schedule: str, server: _Server, role: str) -> Entry:
     if spec.mode == "direct" and isinstance(spec.body, SqlBody):
         command = spec.body.text
     else:
@@ -136,7 +144,7 @@ def _make_entry(spec: JobSpec, schedule: str, facts: Facts, role: str) -> Entry:
         name=spec.name,
         schedule=schedule,
         command=command,
-        database=spec.database or facts.database,
+        database=spec.database or server.database,
         username=spec.role or role,
         active=spec.active,
     )
@@ -147,26 +155,26 @@ def _describe(spec: Spec, reason: str, suggestion: str) -> SpecProblem:
     return SpecProblem(place=spec.place, message=message)
 
 
-def _compile_schedule(spec: JobSpec, facts: Facts, problems: list[SpecProblem]) -> str:
-    compiled = compile_trigger(spec.trigger, facts.dialect)
+def _compile_schedule(spec: JobSpec, server: _Server, problems: list[SpecProblem]) -> str:
+    compiled = compile_trigger(spec.trigger, server.dialect)
     if compiled.problem:
         problems.append(_describe(spec, compiled.problem, ""))
         return ""
     if isinstance(spec.trigger, Schedule):
-        problem = find_problem(compiled.text, facts.dialect)
+        problem = find_problem(compiled.text, server.dialect)
         if problem is not None:
             problems.append(_describe(spec, problem.reason, problem.suggestion))
             return ""
-    if spec.mode == "managed" and spec.database not in {"", facts.database}:
-        reason = f"a managed job runs in the target's own database, {facts.database}"
+    if spec.mode == "managed" and spec.database not in {"", server.database}:
+        reason = f"a managed job runs in the target's own database, {server.database}"
         problems.append(_describe(spec, reason, "mode: direct"))
     return compiled.text
 
 
-def _find_hold(spec: JobSpec, facts: Facts) -> str:
+def _find_hold(spec: JobSpec, server: _Server) -> str:
     if isinstance(spec.body, HttpBody):
         return "http"
-    if not is_same_zone(spec.timezone, facts.timezone):
+    if not is_same_zone(spec.timezone, server.timezone):
         return "timezone"
     return ""
 
@@ -176,6 +184,5 @@ def _note_unexecuted(spec: JobSpec, held: defaultdict[str, list[str]]) -> None:
         held["handler"].append(spec.name)
     if spec.after:
         held["after"].append(spec.name)
-    declared = json.loads(spec.document)
-    if any(key in declared for key in _POLICIES) or declared.get("concurrency", "skip") != "skip":
+    if spec.policies:
         held["policies"].append(spec.name)

@@ -121,7 +121,15 @@ def _complete(entry: Entry | None, username: str) -> Entry | None:
     """Fill in the role of a desired entry that leaves it to the role that applies."""
     if entry is None or entry.username:
         return entry
-    return replace(entry, username=username)
+    # Spelt out, since this is done for every resource: dataclasses.replace takes three times as long.
+    return Entry(
+        name=entry.name,
+        schedule=entry.schedule,
+        command=entry.command,
+        database=entry.database,
+        username=username,
+        active=entry.active,
+    )
 
 
 def _diff_unowned(resource: DesiredResource, comparison: _Comparison) -> Change | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from reconciler.core.canonical import fingerprint, render_canonical
+from reconciler.core.canonical import digest, render_canonical
 from reconciler.core.changes import ACTIONS, Action, Change, Obstacle
 from reconciler.core.diff import diff, find_undeclared
-from reconciler.core.state import ENTRY_FIELDS, Notice
+from reconciler.core.state import Notice
 from reconciler.core.steps import find_obstacles
 
 if TYPE_CHECKING:
@@ -184,28 +184,30 @@ def make_fingerprints(desired: DesiredState, observed: ObservedState) -> Fingerp
         Both fingerprints.
     """
     return Fingerprints(
-        desired=fingerprint(_render_desired(desired)),
-        observed=fingerprint(_render_observed(desired, observed)),
+        desired=digest(render_canonical([desired.owner, *_list_desired(desired)])),
+        observed=digest(render_canonical(list(_list_observed(desired, observed)))),
     )
 
 
-def _render_entry(entry: Entry | None) -> str:
+def _list_entry(entry: Entry | None) -> list[Any] | None:
     if entry is None:
-        return "-"
-    return render_canonical([entry.jobid, *(getattr(entry, field) for field in ENTRY_FIELDS)])
+        return None
+    return [
+        *(entry.jobid, entry.name, entry.schedule, entry.command),
+        *(entry.database, entry.username, entry.active),
+    ]
 
 
-def _render_desired(desired: DesiredState) -> Iterator[str]:
-    yield desired.owner
+def _list_desired(desired: DesiredState) -> Iterator[list[Any]]:
     for name in sorted(desired.resources):
         resource = desired.resources[name]
-        yield render_canonical(
-            [name, resource.kind, resource.once, resource.protect, resource.renamed_from, resource.document]
-        )
-        yield _render_entry(resource.entry)
+        yield [
+            *(name, resource.kind, resource.once, resource.protect, resource.renamed_from),
+            *(resource.document, _list_entry(resource.entry)),
+        ]
 
 
-def _render_observed(desired: DesiredState, observed: ObservedState) -> Iterator[str]:
+def _list_observed(desired: DesiredState, observed: ObservedState) -> Iterator[list[Any]]:
     owned_jobids = set()
     names = set(desired.resources)
     for name in sorted(observed.definitions):
@@ -213,22 +215,20 @@ def _render_observed(desired: DesiredState, observed: ObservedState) -> Iterator
         if definition.owner != desired.owner and name not in desired.resources:
             continue
         names.add(name)
-        yield render_canonical(
-            [name, definition.kind, definition.owner, definition.intact, definition.protect]
-        )
-        yield definition.document
-        yield _render_entry(definition.entry)
+        yield [
+            *(name, definition.kind, definition.owner, definition.intact, definition.protect),
+            *(definition.document, _list_entry(definition.entry)),
+        ]
         if definition.entry is not None:
             owned_jobids.add(definition.entry.jobid)
     for jobid in sorted(observed.entries):
         entry = observed.entries[jobid]
         if jobid in owned_jobids or entry.name in names:
-            yield str(jobid)
-            yield _render_entry(entry)
+            yield [_list_entry(entry)]
     for name in sorted(names & observed.drifted_rows.keys()):
         row = observed.drifted_rows[name]
-        yield render_canonical([name, row.observed, row.applied])
-    yield render_canonical(sorted(names & observed.settled))
+        yield [name, row.observed, row.applied]
+    yield sorted(names & observed.settled)
 
 
 def _find_doubles(desired: DesiredState, observed: ObservedState) -> Iterator[Notice]:

@@ -8,10 +8,10 @@ They leave out what was not declared, so that a new release with a new default c
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime, timedelta
 
 Kind = Literal["job", "queue", "worker", "channel"]
@@ -25,6 +25,9 @@ SECTIONS: dict[str, Kind] = {"jobs": "job", "queues": "queue", "workers": "worke
 
 BUILT_IN_QUEUES = frozenset({"default"})
 """Queues that exist without being declared."""
+
+
+_POLICIES = ("timeout", "on_failure", "alert", "catch_up", "concurrency")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +152,7 @@ class JobSpec:
         active: Whether it fires.
         protect: Whether it is safe from pruning, also after it vanished from the files.
         after: Names of jobs that must have succeeded first.
+        policies: Which keys were declared that say how runs behave, see `find_policies`.
         renamed_from: The name it had; "" if none.
     """
 
@@ -164,6 +168,7 @@ class JobSpec:
     active: bool = True
     protect: bool = False
     after: tuple[str, ...] = ()
+    policies: tuple[str, ...] = ()
     renamed_from: str = ""
     kind: Literal["job"] = field(default="job", init=False)
 
@@ -221,6 +226,18 @@ class ChannelSpec:
 
 
 Spec: TypeAlias = JobSpec | QueueSpec | WorkerSpec | ChannelSpec
+
+
+def find_policies(declared: Mapping[str, Any]) -> tuple[str, ...]:
+    """Find the keys of a job that say how its runs behave.
+
+    Args:
+        declared: The job's declaration.
+
+    Returns:
+        Those of timeout, on_failure, alert, catch_up and concurrency that ask for more than the default.
+    """
+    return tuple(key for key in _POLICIES if declared.get(key, "skip") != "skip")
 
 
 def order_specs(specs: Sequence[Spec]) -> tuple[Spec, ...]:

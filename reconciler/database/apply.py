@@ -127,19 +127,23 @@ def apply_target(
         revision = None
         if steps.changes:
             revision = _execute(conn, planned, steps, request)
-            _verify(conn, planned.plan, request)
+            _verify(conn, planned, request)
         return Applied(
             plan=planned.plan, revision=revision, migrations=tuple(migration.name for migration in ran)
         )
 
 
-def _plan(observation: Observation, request: Request) -> Planned:
+def _plan(observation: Observation, request: Request, *, known: Planned | None = None) -> Planned:
+    """Plan; the desired state is taken from `known` where there is one: specs and server are the same."""
     observed = observation.state
     require_pg_cron(observed.facts)
     pending = find_pending(observed.facts.migrations)
-    desired, problems = make_desired(
-        request.specs, observed.facts, owner=request.owner, role=request.target.role
-    )
+    if known is None:
+        desired, problems = make_desired(
+            request.specs, observed.facts, owner=request.owner, role=request.target.role
+        )
+    else:
+        desired, problems = known.desired, known.problems
     plan = make_plan(
         desired,
         observed,
@@ -186,10 +190,10 @@ def _execute(conn: psycopg.Connection, planned: Planned, steps: Steps, request: 
     return revision
 
 
-def _verify(conn: psycopg.Connection, plan: Plan, request: Request) -> None:
+def _verify(conn: psycopg.Connection, planned: Planned, request: Request) -> None:
     """Look again: what was asked for must be there, else all is rolled back."""
-    left = _plan(observe_within(conn), request).plan.changes
-    beyond = {change.name for change in plan.beyond_rights}
+    left = _plan(observe_within(conn), request, known=planned).plan.changes
+    beyond = {change.name for change in planned.plan.beyond_rights}
     unexpected = [change for change in left if change.name not in beyond]
     if unexpected:
         fields = "; ".join(

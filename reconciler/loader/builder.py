@@ -25,6 +25,7 @@ from reconciler.core.specs import (
     Trigger,
     Weekly,
     WorkerSpec,
+    find_policies,
 )
 from reconciler.core.triggers import compile_trigger
 from reconciler.loader.canonical_values import DAYS, OMIT, RULES, UnreadableError, parse_instant
@@ -196,6 +197,7 @@ class SpecBuilder:
             active=value.get("active", True),
             protect=value.get("protect", False),
             after=tuple(document.get("after", ())),
+            policies=find_policies(document),
             renamed_from=value.get("renamed_from", ""),
         )
 

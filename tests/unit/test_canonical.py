@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core.canonical import digest, fingerprint, render_canonical
+from reconciler.core.canonical import digest, render_canonical
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -39,10 +39,3 @@ def test_what_json_cannot_hold_is_refused(value: object, error: type[Exception])
 def test_a_digest_is_the_sha256_of_the_utf8_bytes() -> None:
     """PostgreSQL computes the same over the stored text."""
     assert digest("å") == hashlib.sha256(b"\xc3\xa5").hexdigest()
-
-
-@given(st.lists(st.text(), max_size=4), st.lists(st.text(), max_size=4))
-def test_different_sequences_have_different_fingerprints(one: list[str], other: list[str]) -> None:
-    """Where one text ends and the next begins is part of the fingerprint."""
-    assert (fingerprint(one) == fingerprint(other)) == (one == other)
-    assert fingerprint(["ab", "c"]) != fingerprint(["a", "bc"])
