@@ -99,10 +99,10 @@ def find_obstacles(changes: Iterable[Change], facts: Facts) -> tuple[Change, ...
     Returns:
         The same changes in the same order; those beyond the role's rights carry an obstacle.
     """
-    marked = [
-        change if change.obstacle else replace(change, obstacle=_find_way(change, facts).obstacle)
-        for change in changes
-    ]
+    marked = []
+    for change in changes:
+        obstacle = change.obstacle or _find_way(change, facts).obstacle
+        marked.append(change if obstacle is change.obstacle else replace(change, obstacle=obstacle))
     while stuck := _find_stuck(marked):
         marked = [replace(change, obstacle=stuck.get(change.name, change.obstacle)) for change in marked]
     return tuple(marked)
@@ -116,7 +116,9 @@ def _find_stuck(changes: Iterable[Change]) -> dict[str, Obstacle]:
         for change in changes
         if change.obstacle and change.before is not None and change.before.entry is not None
     }
-    stuck = {}
+    stuck: dict[str, Obstacle] = {}
+    if not holders:
+        return stuck
     for change in changes:
         in_the_way = [holders[key] for key in sorted(wanted_keys(change)) if key in holders]
         if in_the_way and change.obstacle is None:
@@ -214,8 +216,10 @@ def _find_rights_obstacle(
             why=f"the role {facts.role} may not use pg_cron",
             remedy=f'as an administrator: GRANT {grant} TO "{facts.role}"',
         )
+    if rights.superuser:
+        return None
     roles = sorted({entry.username for entry in (before, after) if entry is not None})
-    if rights.superuser or roles == [facts.role]:
+    if roles == [facts.role]:
         return None
     if len(roles) > 1:
         why = (

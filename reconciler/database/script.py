@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .apply import Planned
 
-_PLACEHOLDER = re.compile(r"%\((\w+)\)s|%%")
+_PLACEHOLDER = re.compile(r"%\((\w+)\)[sb]|%%")
 _REVISION = sql.SQL("currval(pg_get_serial_sequence('reconciler.revisions', 'id'))")
 
 

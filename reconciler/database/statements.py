@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reconciler import __version__
-from reconciler.core.canonical import digest
+from reconciler.core.canonical import digest, render_canonical
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from reconciler.core.changes import Change
+    from reconciler.core.changes import Change, Snapshot
     from reconciler.core.config import Target
     from reconciler.core.plan import Plan
     from reconciler.core.specs import Spec
@@ -104,18 +104,6 @@ def make_revision(plan: Plan, steps: Steps, request: Request) -> dict[str, Any]:
     Returns:
         The row's values by column.
     """
-    changes = [
-        {
-            "action": change.action,
-            "kind": change.kind,
-            "name": change.name,
-            "reason": change.reason,
-            "source": change.source,
-            "before": None if change.before is None else change.before.to_json(),
-            "after": None if change.after is None else change.after.to_json(),
-        }
-        for change in steps.changes
-    ]
     return {
         "owner": plan.owner,
         "target": plan.target,
@@ -123,8 +111,28 @@ def make_revision(plan: Plan, steps: Steps, request: Request) -> dict[str, Any]:
         "commit": request.commit,
         "release": __version__,
         "summary": json.dumps(plan.count()),
-        "changes": json.dumps(changes, ensure_ascii=False),
+        "changes": f"[{','.join(map(_render_change, steps.changes))}]",
     }
+
+
+def _render_change(change: Change) -> str:
+    """Render a change as JSON; its documents are JSON already and go in as they are."""
+    head = {
+        "action": change.action,
+        "kind": change.kind,
+        "name": change.name,
+        "reason": change.reason,
+        "source": change.source,
+    }
+    before, after = _render_snapshot(change.before), _render_snapshot(change.after)
+    return f'{render_canonical(head)[:-1]},"before":{before},"after":{after}}}'
+
+
+def _render_snapshot(snapshot: Snapshot | None) -> str:
+    if snapshot is None:
+        return "null"
+    entry = "null" if snapshot.entry is None else render_canonical(snapshot.entry.fields())
+    return f'{{"spec":{snapshot.document or "null"},"entry":{entry}}}'
 
 
 def list_definition_statements(owner: str, steps: Steps) -> Iterator[Statement]:
@@ -145,12 +153,14 @@ def list_definition_statements(owner: str, steps: Steps) -> Iterator[Statement]:
     if renamed:
         before, after = [change.renamed_from for change in renamed], [change.name for change in renamed]
         yield "rename_definitions", {"before": before, "after": after}
-    if put:
-        replaced = frozenset(steps.unschedule)
-        yield "put_definitions", {"owner": owner, **_make_definition_arrays(put)}
-        scheduled = [change for change in put if change.after and change.after.entry]
-        if scheduled:
-            yield "put_entries", {"owner": owner, **_make_entry_arrays(scheduled, replaced)}
+    scheduled = [change for change in put if change.after and change.after.entry]
+    others = [change for change in put if change.after and not change.after.entry]
+    if scheduled:
+        entries = _make_entry_arrays(scheduled, frozenset(steps.unschedule))
+        arrays = {**_make_definition_arrays(scheduled), **entries}
+        yield "put_definitions_with_entries", {"owner": owner, **arrays}
+    if others:
+        yield "put_definitions", {"owner": owner, **_make_definition_arrays(others)}
     for query, names in (
         ("clear_rows", [change.name for change in put if _is_other(change)]),
         ("put_queues", [change.name for change in put if change.kind == "queue"]),
@@ -179,14 +189,14 @@ def _make_definition_arrays(changes: Sequence[Change]) -> dict[str, list[Any]]:
 
 
 def _make_entry_arrays(changes: Sequence[Change], replaced: Collection[int]) -> dict[str, list[Any]]:
-    columns = ("names", "jobids", "schedules", "commands", "databases", "usernames", "actives")
+    columns = ("jobids", "schedules", "commands", "databases", "usernames", "actives")
     arrays: dict[str, list[Any]] = {column: [] for column in columns}
     for change in changes:
         assert change.after is not None  # noqa: S101 - the caller chose those that have an entry
         assert change.after.entry is not None  # noqa: S101 - the same
         before = None if change.before is None else change.before.entry
         jobid = None if before is None or before.jobid in replaced else before.jobid
-        values = (change.name, jobid, *list(change.after.entry.fields().values())[1:])
+        values = (jobid, *list(change.after.entry.fields().values())[1:])
         for column, value in zip(columns, values, strict=True):
             arrays[column].append(value)
     return arrays

@@ -64,7 +64,7 @@ CREATE TABLE reconciler.definitions (
     database    text,
     username    text,
     active      boolean,
-    revision    bigint      REFERENCES reconciler.revisions,
+    revision    bigint,
     created_at  timestamptz NOT NULL DEFAULT now(),
     updated_at  timestamptz NOT NULL DEFAULT now(),
     CHECK (num_nulls(jobid, schedule, command, database, username, active) IN (0, 6))

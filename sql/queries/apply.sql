@@ -15,22 +15,23 @@ $$;
 -- name: lock_entries
 -- cron.unschedule looks with a newer snapshot than ours and would delete also what changed since we looked;
 -- locking or altering an entry that changed fails instead.
-SELECT FROM cron.job WHERE jobid = ANY (%(jobids)s::bigint[]) FOR UPDATE;
+SELECT FROM cron.job WHERE jobid = ANY (%(jobids)b::bigint[]) FOR UPDATE;
 
 -- name: touch_entries
 -- The same for roles that may not lock.
-SELECT cron.alter_job(jobid, active := active) FROM cron.job WHERE jobid = ANY (%(jobids)s::bigint[]);
+SELECT cron.alter_job(jobid, active := active) FROM cron.job WHERE jobid = ANY (%(jobids)b::bigint[]);
 
 -- name: unschedule_entries
-SELECT cron.unschedule(jobid) FROM unnest(%(jobids)s::bigint[]) AS jobid;
+SELECT cron.unschedule(jobid) FROM unnest(%(jobids)b::bigint[]) AS jobid;
 
 -- name: rename_entries
 -- No function of pg_cron renames; this needs UPDATE on cron.job.
 UPDATE cron.job j SET jobname = t.name
-  FROM unnest(%(jobids)s::bigint[], %(names)s::text[]) AS t (jobid, name)
+  FROM unnest(%(jobids)b::bigint[], %(names)b::text[]) AS t (jobid, name)
  WHERE j.jobid = t.jobid;
 
 -- name: alter_entries
+-- What is NULL stays. Arrays that may hold nothing but NULL are sent as text (s), the others as binary (b).
 SELECT cron.alter_job(jobid, schedule, command, database, username, active)
   FROM unnest(%(jobids)s::bigint[], %(schedules)s::text[], %(commands)s::text[], %(databases)s::text[],
               %(usernames)s::text[], %(actives)s::boolean[])
@@ -38,13 +39,13 @@ SELECT cron.alter_job(jobid, schedule, command, database, username, active)
 
 -- name: schedule_entries
 SELECT cron.schedule_in_database(name, schedule, command, database, username, active)
-  FROM unnest(%(names)s::text[], %(schedules)s::text[], %(commands)s::text[], %(databases)s::text[],
-              %(usernames)s::text[], %(actives)s::boolean[])
+  FROM unnest(%(names)b::text[], %(schedules)b::text[], %(commands)b::text[], %(databases)b::text[],
+              %(usernames)s::text[], %(actives)b::boolean[])
        AS t (name, schedule, command, database, username, active);
 
 -- name: schedule_entries_plainly
 SELECT cron.schedule(name, schedule, command)
-  FROM unnest(%(names)s::text[], %(schedules)s::text[], %(commands)s::text[]) AS t (name, schedule, command);
+  FROM unnest(%(names)b::text[], %(schedules)b::text[], %(commands)b::text[]) AS t (name, schedule, command);
 
 -- name: insert_revision
 INSERT INTO reconciler.revisions (previous, owner, target, actor, commit, release, summary, changes)
@@ -56,7 +57,7 @@ RETURNING id;
 -- name: delete_definitions
 -- Rows of queues and workers go with their definition; a one-time job that still waits is cancelled.
 WITH gone AS (
-    DELETE FROM reconciler.definitions WHERE name = ANY (%(names)s::text[]) RETURNING name
+    DELETE FROM reconciler.definitions WHERE name = ANY (%(names)b::text[]) RETURNING name
 )
 UPDATE reconciler.jobs j
    SET status = 'cancelled', completed_at = now(), once = false
@@ -66,19 +67,19 @@ UPDATE reconciler.jobs j
 -- name: rename_definitions
 WITH renamed AS (
     UPDATE reconciler.definitions d SET name = t.after, lock_key = reconciler.make_lock_key(t.after)
-      FROM unnest(%(before)s::text[], %(after)s::text[]) AS t (before, after)
+      FROM unnest(%(before)b::text[], %(after)b::text[]) AS t (before, after)
      WHERE d.name = t.before
     RETURNING t.before, t.after
 )
 UPDATE reconciler.jobs j SET job_name = renamed.after FROM renamed WHERE j.job_name = renamed.before;
 
 -- name: put_definitions
--- Without their entries: those come next, and a role without pg_cron has none.
+-- Of resources without an entry; a role that may not use pg_cron can do this.
 INSERT INTO reconciler.definitions AS d (name, kind, owner, spec, digest, protect, source, lock_key, revision)
 SELECT t.name, t.kind, %(owner)s, t.spec::json, t.digest, t.protect, t.source, reconciler.make_lock_key(t.name),
        %(revision)s
-  FROM unnest(%(names)s::text[], %(kinds)s::text[], %(specs)s::text[], %(digests)s::text[],
-              %(protects)s::boolean[], %(sources)s::text[])
+  FROM unnest(%(names)b::text[], %(kinds)b::text[], %(specs)b::text[], %(digests)b::text[],
+              %(protects)b::boolean[], %(sources)b::text[])
        AS t (name, kind, spec, digest, protect, source)
     ON CONFLICT (name) DO UPDATE
    SET kind = excluded.kind, spec = excluded.spec, digest = excluded.digest, protect = excluded.protect,
@@ -86,34 +87,42 @@ SELECT t.name, t.kind, %(owner)s, t.spec::json, t.digest, t.protect, t.source, r
        jobid = NULL, schedule = NULL, command = NULL, database = NULL, username = NULL, active = NULL
  WHERE d.owner = excluded.owner;
 
--- name: put_entries
+-- name: put_definitions_with_entries
 -- The jobid of an entry that was just made is looked up by pg_cron's own key, name and role.
-UPDATE reconciler.definitions d
-   SET jobid = coalesce(t.jobid, j.jobid), schedule = t.schedule, command = t.command, database = t.database,
-       username = t.username, active = t.active
-  FROM unnest(%(names)s::text[], %(jobids)s::bigint[], %(schedules)s::text[], %(commands)s::text[],
-              %(databases)s::text[], %(usernames)s::text[], %(actives)s::boolean[])
-       AS t (name, jobid, schedule, command, database, username, active)
+INSERT INTO reconciler.definitions AS d
+       (name, kind, owner, spec, digest, protect, source, lock_key, revision,
+        jobid, schedule, command, database, username, active)
+SELECT t.name, t.kind, %(owner)s, t.spec::json, t.digest, t.protect, t.source, reconciler.make_lock_key(t.name),
+       %(revision)s, coalesce(t.jobid, j.jobid), t.schedule, t.command, t.database, t.username, t.active
+  FROM unnest(%(names)b::text[], %(kinds)b::text[], %(specs)b::text[], %(digests)b::text[],
+              %(protects)b::boolean[], %(sources)b::text[], %(jobids)s::bigint[], %(schedules)b::text[],
+              %(commands)b::text[], %(databases)b::text[], %(usernames)b::text[], %(actives)b::boolean[])
+       AS t (name, kind, spec, digest, protect, source, jobid, schedule, command, database, username, active)
   LEFT JOIN cron.job j ON t.jobid IS NULL AND j.jobname = t.name AND j.username = t.username
- WHERE d.name = t.name AND d.owner = %(owner)s;
+    ON CONFLICT (name) DO UPDATE
+   SET kind = excluded.kind, spec = excluded.spec, digest = excluded.digest, protect = excluded.protect,
+       source = excluded.source, revision = excluded.revision, updated_at = now(),
+       jobid = excluded.jobid, schedule = excluded.schedule, command = excluded.command,
+       database = excluded.database, username = excluded.username, active = excluded.active
+ WHERE d.owner = excluded.owner;
 
 -- name: clear_rows
 -- What a resource leaves behind that was declared anew as something else.
 WITH queues AS (
     DELETE FROM reconciler.queues
-     WHERE name = ANY (%(names)s::text[]) AND name NOT IN (SELECT name FROM reconciler.declared_queues)
+     WHERE name = ANY (%(names)b::text[]) AND name NOT IN (SELECT name FROM reconciler.declared_queues)
 ), workers AS (
     DELETE FROM reconciler.workers
-     WHERE name = ANY (%(names)s::text[]) AND name NOT IN (SELECT name FROM reconciler.declared_workers)
+     WHERE name = ANY (%(names)b::text[]) AND name NOT IN (SELECT name FROM reconciler.declared_workers)
 )
 UPDATE reconciler.jobs
    SET status = 'cancelled', completed_at = now(), once = false
- WHERE job_name = ANY (%(names)s::text[]) AND once AND status = 'pending'
+ WHERE job_name = ANY (%(names)b::text[]) AND once AND status = 'pending'
    AND job_name NOT IN (SELECT job_name FROM reconciler.declared_jobs);
 
 -- name: put_queues
 INSERT INTO reconciler.queues AS q
-SELECT * FROM reconciler.declared_queues WHERE name = ANY (%(names)s::text[])
+SELECT * FROM reconciler.declared_queues WHERE name = ANY (%(names)b::text[])
     ON CONFLICT (name) DO UPDATE
    SET mode = excluded.mode, max_attempts = excluded.max_attempts, backoff_initial = excluded.backoff_initial,
        backoff_factor = excluded.backoff_factor, backoff_max = excluded.backoff_max,
@@ -122,7 +131,7 @@ SELECT * FROM reconciler.declared_queues WHERE name = ANY (%(names)s::text[])
 
 -- name: put_workers
 INSERT INTO reconciler.workers AS w
-SELECT * FROM reconciler.declared_workers WHERE name = ANY (%(names)s::text[])
+SELECT * FROM reconciler.declared_workers WHERE name = ANY (%(names)b::text[])
     ON CONFLICT (name) DO UPDATE
    SET queue = excluded.queue, url = excluded.url, secret = excluded.secret, status = excluded.status,
        job_limit = excluded.job_limit, timeout = excluded.timeout;
@@ -131,7 +140,7 @@ SELECT * FROM reconciler.declared_workers WHERE name = ANY (%(names)s::text[])
 -- A one-time job that runs, or has run, is never touched.
 INSERT INTO reconciler.jobs AS j (job_name, once, run_at, active, handler, queue, payload)
 SELECT job_name, true, run_at, active, handler, queue, payload
-  FROM reconciler.declared_jobs WHERE job_name = ANY (%(names)s::text[])
+  FROM reconciler.declared_jobs WHERE job_name = ANY (%(names)b::text[])
     ON CONFLICT (job_name) WHERE once DO UPDATE
    SET run_at = excluded.run_at, active = excluded.active, handler = excluded.handler, queue = excluded.queue,
        payload = excluded.payload
