@@ -100,21 +100,35 @@ SELECT d.job_name, CASE WHEN j.id IS NOT NULL THEN to_jsonb(j) END, to_jsonb(d)
 SELECT job_name FROM reconciler.jobs WHERE once AND status <> 'pending';
 
 -- name: observe_dangers
-SELECT code, jobid, coalesce(jobname::text, ''), detail
-  FROM cron.job j
-  LEFT JOIN pg_roles r ON r.rolname = j.username
-  LEFT JOIN pg_database b ON b.datname = j.database
- CROSS JOIN LATERAL (VALUES
-       ('unknown_role',     r.rolname IS NULL,                              j.username),
-       ('no_login',         NOT r.rolcanlogin,                              j.username),
-       ('superuser',        r.rolsuper,                                     j.username),
-       ('unknown_database', b.datname IS NULL OR NOT b.datallowconn,        j.database),
-       ('no_connect',       NOT has_database_privilege(r.oid, b.oid, 'CONNECT'), j.username || ' in ' || j.database),
-       ('copy',             j.command ~* '^\s*copy\M.*\m(to\s+stdout|from\s+stdin)\M', ''),
-       ('other_node',       j.nodename IN ('localhost', '127.0.0.1', '::1', '')
-                            AND j.nodeport <> current_setting('port')::integer,
-                            j.nodename || ':' || j.nodeport)
-       ) AS danger (code, found, detail)
- WHERE found AND (code <> 'superuser' OR EXISTS (
-           SELECT FROM pg_settings WHERE name = 'cron.enable_superuser_jobs' AND setting = 'off'))
- ORDER BY jobid, code;
+-- Roles and databases are looked at once for each pair of them, not for each of many entries.
+WITH pairs AS (
+    SELECT DISTINCT username, database FROM cron.job
+), bad AS (
+    SELECT p.username, p.database, danger.code, danger.detail
+      FROM pairs p
+      LEFT JOIN pg_roles r ON r.rolname = p.username
+      LEFT JOIN pg_database b ON b.datname = p.database
+     CROSS JOIN LATERAL (VALUES
+           ('unknown_role',     r.rolname IS NULL,                       p.username),
+           ('no_login',         NOT r.rolcanlogin,                       p.username),
+           ('superuser',        r.rolsuper AND EXISTS (
+                                    SELECT FROM pg_settings
+                                     WHERE name = 'cron.enable_superuser_jobs' AND setting = 'off'),
+                                p.username),
+           ('unknown_database', b.datname IS NULL OR NOT b.datallowconn, p.database),
+           ('no_connect',       NOT has_database_privilege(r.oid, b.oid, 'CONNECT'),
+                                p.username || ' in ' || p.database)
+           ) AS danger (code, found, detail)
+     WHERE danger.found
+)
+SELECT bad.code, j.jobid, coalesce(j.jobname::text, ''), bad.detail
+  FROM bad JOIN cron.job j ON j.username = bad.username AND j.database = bad.database
+UNION ALL
+SELECT 'copy', jobid, coalesce(jobname::text, ''), ''
+  FROM cron.job
+ WHERE command ~* '^\s*copy\M.*\m(to\s+stdout|from\s+stdin)\M'
+UNION ALL
+SELECT 'other_node', jobid, coalesce(jobname::text, ''), nodename || ':' || nodeport
+  FROM cron.job
+ WHERE nodename IN ('localhost', '127.0.0.1', '::1', '') AND nodeport <> current_setting('port')::integer
+ ORDER BY 2, 1;
