@@ -162,18 +162,13 @@ def list_definition_statements(owner: str, steps: Steps) -> Iterator[Statement]:
     if others:
         yield "put_definitions", {"owner": owner, **_make_definition_arrays(others)}
     for query, names in (
-        ("clear_rows", [change.name for change in put if _is_other(change)]),
+        ("clear_rows", [change.name for change in put]),
         ("put_queues", [change.name for change in put if change.kind == "queue"]),
         ("put_workers", [change.name for change in put if change.kind == "worker"]),
         ("put_once_jobs", [change.name for change in put if change.once]),
     ):
         if names:
             yield query, {"names": names}
-
-
-def _is_other(change: Change) -> bool:
-    """Tell whether a resource was a queue, a worker or a one-time job, and is no longer."""
-    return any(field.path in {"kind", "spec.once"} for field in change.fields)
 
 
 def _make_definition_arrays(changes: Sequence[Change]) -> dict[str, list[Any]]:

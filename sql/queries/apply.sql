@@ -65,13 +65,23 @@ UPDATE reconciler.jobs j
  WHERE j.job_name = gone.name AND j.once AND j.status = 'pending';
 
 -- name: rename_definitions
+-- Where a one-time job of the new name has run already, the one that waits under the old name never will.
 WITH renamed AS (
     UPDATE reconciler.definitions d SET name = t.after, lock_key = reconciler.make_lock_key(t.after)
       FROM unnest(%(before)b::text[], %(after)b::text[]) AS t (before, after)
      WHERE d.name = t.before
     RETURNING t.before, t.after
+), targets AS (
+    SELECT r.before, r.after,
+           EXISTS (SELECT FROM reconciler.jobs j WHERE j.job_name = r.after AND j.once) AS taken
+      FROM renamed r
 )
-UPDATE reconciler.jobs j SET job_name = renamed.after FROM renamed WHERE j.job_name = renamed.before;
+UPDATE reconciler.jobs j
+   SET job_name = t.after, once = j.once AND NOT t.taken,
+       status = CASE WHEN j.once AND t.taken AND j.status = 'pending' THEN 'cancelled' ELSE j.status END,
+       completed_at = CASE WHEN j.once AND t.taken AND j.status = 'pending' THEN now() ELSE j.completed_at END
+  FROM targets t
+ WHERE j.job_name = t.before;
 
 -- name: put_definitions
 -- Of resources without an entry; a role that may not use pg_cron can do this.

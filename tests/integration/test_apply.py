@@ -352,6 +352,37 @@ def test_a_resource_may_become_another_kind(site: Site, before: Spec, after: Spe
     assert count == [tuple(int(one) for one in expected)]
 
 
+def test_a_resource_of_another_kind_leaves_nothing_after_a_hand_edit(site: Site) -> None:
+    """What it was is known from its rows, not from a spec that somebody may have edited."""
+    site.apply(once("x"), queue("y"))
+    site.run("UPDATE reconciler.definitions SET spec = '{}', kind = 'job'")
+    site.apply(job("x"), job("y"))
+    assert site.changes(job("x"), job("y")) == []
+    assert site.rows("SELECT status FROM reconciler.jobs") == [("cancelled",)]
+    assert site.rows("SELECT count(*) FROM reconciler.queues") == [(0,)]
+
+
+def test_a_one_time_job_may_be_renamed_while_it_waits(site: Site) -> None:
+    """The waiting row goes on under the new name; there is never a second one."""
+    site.apply(once("o"))
+    before = site.rows("SELECT id FROM reconciler.jobs")
+    site.apply(once("p", renamed_from="o"))
+    assert site.rows("SELECT id FROM reconciler.jobs WHERE job_name = 'p'") == before
+    assert site.changes(once("p", renamed_from="o")) == []
+
+
+def test_a_rename_to_the_name_of_a_one_time_job_that_ran_is_no_error(site: Site) -> None:
+    """Where a one-time job of the new name ran already, nothing runs again under it, and apply converges."""
+    site.apply(once("o"), once("p"))
+    site.run("UPDATE reconciler.jobs SET status = 'completed' WHERE job_name = 'p'")
+    site.apply(once("o"), prune="auto")
+    wanted = once("p", renamed_from="o")
+    site.apply(wanted, prune="auto")
+    assert site.changes(wanted, prune="auto") == []
+    rows = site.rows("SELECT job_name, status FROM reconciler.jobs WHERE once ORDER BY id")
+    assert rows == [("p", "completed")]
+
+
 HAND_EDITS: dict[str, LiteralString] = {
     "schedule": "UPDATE cron.job SET schedule = '1 1 1 1 *' WHERE jobname = 'a'",
     "command": "UPDATE cron.job SET command = 'SELECT 666' WHERE jobname = 'a'",
