@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 _NOT_DIRECT = ("timeout", "on_failure", "after", "alert", "catch_up", "concurrency")
 
 
+_TRIGGERS = frozenset(TRIGGERS)
+_BODIES = frozenset(BODIES)
+
+
 class SpecBuilder:
     """Builds the specs of one target.
 
@@ -141,15 +145,15 @@ class SpecBuilder:
 
     def _check_choices(self, declaration: Declaration) -> tuple[str, str]:
         value = declaration.value
-        triggers = [key for key in TRIGGERS if key in value]
-        bodies = [key for key in BODIES if key in value]
+        triggers = [key for key in value if key in _TRIGGERS]
+        bodies = [key for key in value if key in _BODIES]
+        if len(triggers) == len(bodies) == 1:
+            return triggers[0], bodies[0]
         for title, found in (("trigger", triggers), ("body", bodies)):
             if len(found) != 1:
                 message = describe_choice(declaration.label, title, found)
                 path = (found[1],) if found else ()
                 self.problems.append(declaration.make_problem(path, message, at_key=True))
-        if len(triggers) == len(bodies) == 1:
-            return triggers[0], bodies[0]
         return "", ""
 
     def _build_job(self, declaration: Declaration) -> JobSpec | None:

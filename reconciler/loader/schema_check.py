@@ -97,7 +97,7 @@ def _slow(definition: Definition) -> Draft202012Validator:
         _validator: Any, pattern: str, instance: Any, _schema: Any
     ) -> Iterator[ValidationError]:
         # Python's $ also fits before a last line break; that of JSON Schema (ECMA-262) does not.
-        strict = re.sub(r"(?<!\\)\$", r"\\Z", pattern)
+        strict = re.sub(r"(?<!\\)\$(?=$|[|)])", r"\\Z", pattern)
         if isinstance(instance, str) and re.search(strict, instance) is None:
             yield ValidationError(f"{instance!r} does not match {pattern!r}")
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 Prefix = Literal["var", "env"]
 
-_REFERENCE = re.compile(r"(\$?)\$\{(?:([A-Za-z]+):)?([^{}]*)(\}?)")
+_REFERENCE = re.compile(r"(\$?)\$\{(?:([A-Za-z]+):)?([^{}$]*)(\}?)")
+# A lone ${ in SQL is not ours; it must not swallow the variable behind it.
+_IN_SQL = re.compile(r"(\$?)\$\{(var|env):([^{}$]*)(\}?)")
 
 
 class VariableError(ValueError):
@@ -49,7 +51,7 @@ def insert_variables(
             return match[0][1:]
         return _look_up(match[0], kind, name, end, values, prefix)
 
-    return _REFERENCE.sub(replace, text)
+    return (_IN_SQL if is_sql else _REFERENCE).sub(replace, text)
 
 
 def _look_up(

@@ -82,6 +82,10 @@ _PHRASES: Final = (
         "a \\x, \\u or \\U needs its hexadecimal digits after it",
     ),
     (
+        "found invalid Unicode character escape code",
+        "this escape is half a character: write the character itself, or \\U with its eight digits",
+    ),
+    (
         "found undefined tag handle",
         "tags are not read: leave it out, quote a value that is a text",
     ),

@@ -22,7 +22,7 @@ from yaml.events import (
 )
 
 from reconciler.loader.yaml_faults import describe_breaks, describe_yaml_error
-from reconciler.loader.yaml_scalars import MAYBE_TYPED, resolve_scalar
+from reconciler.loader.yaml_scalars import NUMERIC, WORDS, resolve_scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,8 @@ DEPTH_LIMIT = 64
 
 NODE_LIMIT = 1_000_000
 """Values of a document when all of its aliases are written out: a small file can name billions."""
+
+_SPECIAL = frozenset({*WORDS, "<<"})
 
 Value: TypeAlias = Any
 Names: TypeAlias = dict[tuple[str, str], tuple[int, int]]
@@ -118,6 +120,7 @@ class _Builder:
         next_event: Callable[[], Any] = parser.get_event
         stack: list[tuple[Value, str | None]] = []
         names = self.reading.names
+        special, numeric = _SPECIAL, NUMERIC
         root: Value = None
         documents = 0
         container: Value = None
@@ -131,7 +134,7 @@ class _Builder:
                     if (
                         event.tag is not None
                         or event.anchor is not None
-                        or (not event.style and (not value or value[0] in MAYBE_TYPED or value == "<<"))
+                        or (not event.style and (value in special or value[0] in numeric))
                     ):
                         self._check_key(event)
                     if value in container:
@@ -142,7 +145,7 @@ class _Builder:
                     container[value] = None
                     key = value
                     continue
-                if not event.style and (not value or value[0] in MAYBE_TYPED):
+                if not event.style and (value in special or value[0] in numeric):
                     value = self._resolve(event)
                 if event.tag is not None:
                     self._refuse_tag(event)

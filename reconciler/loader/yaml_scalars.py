@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 
-_WORDS: dict[str, bool | None] = {
+WORDS: dict[str, bool | None] = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
 }  # fmt: skip
+"""The words that are no text."""
+
 _DECIMAL = re.compile(r"[-+]?[0-9]+")
 _OCTAL = re.compile(r"0o[0-7]+")
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+")
@@ -19,8 +21,8 @@ _SPECIAL = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _INTEGER_LIMIT = 1 << 63
 _DIGIT_LIMIT = 40
 
-MAYBE_TYPED = frozenset("~nNtTfF-+.0123456789")
-"""The first characters of everything that is not plainly text; an empty scalar is null."""
+NUMERIC = frozenset("-+.0123456789")
+"""The first characters of numbers."""
 
 
 def resolve_scalar(text: str) -> str | int | float | bool | None:
@@ -35,9 +37,9 @@ def resolve_scalar(text: str) -> str | int | float | bool | None:
     Raises:
         ValueError: A number that cannot be kept as it is; the message says what to write.
     """
-    if text in _WORDS:
-        return _WORDS[text]
-    if text[0].isalpha():
+    if text in WORDS:
+        return WORDS[text]
+    if text[0] not in NUMERIC:
         return text
     if _DECIMAL.fullmatch(text):
         return _limit(text, 10)
