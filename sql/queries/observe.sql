@@ -100,6 +100,7 @@ SELECT d.job_name, CASE WHEN j.id IS NOT NULL THEN to_jsonb(j) END, to_jsonb(d)
 SELECT job_name FROM reconciler.jobs WHERE once AND status <> 'pending';
 
 -- name: observe_dangers
+-- A COPY counts where it begins a statement, after any comments; one in a string may be taken for it.
 -- Roles and databases are looked at once for each pair of them, not for each of many entries.
 WITH pairs AS (
     SELECT DISTINCT username, database FROM cron.job
@@ -126,7 +127,7 @@ SELECT bad.code, j.jobid, coalesce(j.jobname::text, ''), bad.detail
 UNION ALL
 SELECT 'copy', jobid, coalesce(jobname::text, ''), ''
   FROM cron.job
- WHERE command ~* '^\s*copy\M.*\m(to\s+stdout|from\s+stdin)\M'
+ WHERE command ~* '(^|;)(\s|--[^\n]*\n|/\*([^*]|\*+[^*/])*\*+/)*copy\M.*\m(to\s+stdout|from\s+stdin)\M'
 UNION ALL
 SELECT 'other_node', jobid, coalesce(jobname::text, ''), nodename || ':' || nodeport
   FROM cron.job
