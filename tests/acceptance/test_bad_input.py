@@ -38,7 +38,7 @@ JOB = "jobs:\n  tidy:\n    schedule: {}\n    sql: SELECT 1\n"
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("jobs:\n  tidy: {schedule: '0 3 * * *'\n", ["jobs.d/shop.yaml:", "Error"]),
+        ("jobs:\n  tidy: {schedule: '0 3 * * *'\n", ["jobs.d/shop.yaml:3:1: ", "not closed"]),
         ("jobs:\n\ttidy: 1\n", ["jobs.d/shop.yaml:2:", "tab"]),
         ("jobs:\n  a: {schedule: '* * * * *', sql: x}\n  a: {}\n", ["jobs.d/shop.yaml:3:3", "line 2"]),
         ("jobs:\n  a: {shedule: '* * * * *', sql: x}\n", ["shedule", "did you mean", "schedule"]),
@@ -142,7 +142,7 @@ def test_wrong_password(cli: Cli, database: Database) -> None:
 
 def test_wrong_database(cli: Cli, database: Database) -> None:
     """A database without pg_cron is refused, and the one that has it is named."""
-    write(cli, GOOD, dsn=database.dsn_for(None, None, "template1"))
+    write(cli, GOOD, dsn=database.dsn_for("postgres", None, "template1"))
     check(cli("plan"), 1, "pg_cron is not in the database template1", "(cron.database_name)")
     check(cli("apply", "--yes"), 1, "pg_cron is not in")
     check(cli("doctor"), 1, "pg_cron is not in")
