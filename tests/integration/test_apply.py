@@ -308,6 +308,10 @@ def test_a_one_time_job_that_began_is_not_touched(site: Site, status: str) -> No
     site.apply(once("o", LATER + timedelta(days=1)), job("a"))
     assert site.rows("SELECT xmin::text, * FROM reconciler.jobs") == before
     assert site.changes(once("o", LATER + timedelta(days=1)), job("a")) == []
+    site.apply(once("o", LATER + timedelta(days=2), protect=True), job("a"))
+    assert site.rows("SELECT protect FROM reconciler.definitions WHERE name = 'o'") == [(True,)]
+    assert site.rows("SELECT xmin::text, * FROM reconciler.jobs") == before
+    site.apply(once("o"), job("a"))
     site.apply(job("a"), prune="auto")
     assert site.rows("SELECT xmin::text, * FROM reconciler.jobs") == before
     site.apply(once("o"), job("a"))
