@@ -139,7 +139,7 @@ def measure_plan_and_apply(folder: Path, dsn: str) -> list[Comparison]:
         {
             "apply": partial(apply_and_forget, request, dsn),
             "one statement": partial(schedule_and_forget, request, dsn, one_by_one=False),
-            "one by one": partial(schedule_and_forget, request, dsn, one_by_one=True),
+            "pipelined calls": partial(schedule_and_forget, request, dsn, one_by_one=True),
         },
         bound=1.5,
         rounds=3,
