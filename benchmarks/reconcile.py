@@ -15,14 +15,14 @@ import jsonschema
 import jsonschema_rs
 import psycopg
 import yaml
-from reconciler.loader.config import load_config, resolve_target
-from reconciler.loader.specs import load_specs
 
 from benchmarks.measure import Comparison, compare
 from benchmarks.samples import write_jobs, write_records
 from reconciler.database.apply import apply_target, plan_target
 from reconciler.database.connect import connect
 from reconciler.database.statements import Request
+from reconciler.loader.config import load_config, resolve_target
+from reconciler.loader.specs import load_specs
 from reconciler.resources import read_resource
 from reconciler.runtime.local import start_local_server, stop_local_server
 
