@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
@@ -164,52 +164,6 @@ def test_an_apply_whose_snapshot_is_older_than_the_last_apply_fails(site: Site) 
             "INSERT INTO reconciler.revisions (previous, owner, target, release, summary, changes)"
             " VALUES (1, 'x', 'x', '', '{}', '[]')"
         )
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "UPDATE cron.job SET schedule = '1 1 1 1 *' WHERE jobname = 'a'",
-        "SELECT cron.unschedule('a')",
-        "SELECT cron.schedule('b', '1 1 1 1 *', 'SELECT 1')",
-        "UPDATE reconciler.definitions SET protect = true WHERE name = 'a'",
-        "UPDATE reconciler.queues SET max_attempts = 9",
-        "UPDATE reconciler.jobs SET status = 'running'",
-        """INSERT INTO reconciler.definitions (name, kind, owner, spec, digest, lock_key)
-        VALUES ('b', 'queue', 'kitchen', '{}', '', 1)""",
-    ],
-)
-def test_a_plan_that_went_stale_is_refused(site: Site, change: LiteralString) -> None:
-    """What moved between plan and apply refuses it and stays; a new plan can be applied or shows why not."""
-    site.apply(job("a"), queue("q"), once("o"))
-    wanted: list[Spec] = [job("a"), job("b"), queue("q", max_attempts=3), once("o")]
-    expected = site.plan(*wanted).fingerprints()
-    site.run(change)
-    before = site.everything()
-    with pytest.raises(StalePlanError, match="test") as caught:
-        site.apply(*wanted, expected=expected)
-    assert "plan again" in caught.value.remedy
-    assert site.everything() == before
-
-
-def test_changed_files_make_a_plan_stale(site: Site) -> None:
-    """A plan holds for the very specs it was made of."""
-    expected = site.plan(job("a")).fingerprints()
-    with pytest.raises(StalePlanError):
-        site.apply(job("a", "SELECT 2"), expected=expected)
-    assert site.rows("SELECT count(*) FROM cron.job") == [(0,)]
-
-
-def test_what_happens_elsewhere_does_not_make_a_plan_stale(site: Site) -> None:
-    """Entries and definitions of others, and runs of our jobs, come and go without hindering an apply."""
-    site.apply(job("a"), owner="kitchen")
-    site.apply(job("b"))
-    expected = site.plan(job("b"), job("c")).fingerprints()
-    site.run("SELECT cron.schedule('other', '1 1 1 1 *', 'SELECT 1')")
-    site.run("CALL reconciler.run_job('b')")
-    site.apply(job("a", "SELECT 2"), owner="kitchen")
-    site.apply(job("b"), job("c"), expected=expected)
-    assert site.changes(job("b"), job("c")) == []
 
 
 @pytest.mark.parametrize(
@@ -415,11 +369,3 @@ def test_a_newer_schema_is_refused(site: Site) -> None:
             act(job("a", "SELECT 2"))
         assert "upgrade" in caught.value.remedy
     assert site.everything() == before
-
-
-def test_an_expected_plan_that_still_holds_is_applied(site: Site) -> None:
-    """The fingerprints of a fresh plan let the apply through; those of another do not."""
-    planned = site.plan(job("a"))
-    with pytest.raises(StalePlanError):
-        site.apply(job("a"), expected=replace(planned.fingerprints(), observed="0" * 64))
-    assert site.apply(job("a"), expected=planned.fingerprints()).revision is not None
