@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, LiteralString
 
 import pytest
 
-from reconciler.errors import ConnectError, RefusedError, RightsError
+from reconciler.errors import ConnectError, RefusedError, RightsError, StalePlanError
 from tests.declared import NEVER, Site, job, once, queue
+from tests.integration.test_apply_faults import blocked_apply
 
 if TYPE_CHECKING:
     from reconciler.core.specs import Spec
@@ -130,6 +131,11 @@ def test_a_role_with_alter_job_deletes_nothing_that_changed(alice: Site) -> None
     """Where rows cannot be locked, altering them finds what changed since the apply looked."""
     alice.run(GRANT_ALTER)
     alice.apply(job("a"), job("b"))
+    with blocked_apply(alice, job("a"), lock="LOCK TABLE cron.job IN SHARE MODE") as blocked:
+        blocked.blocker.execute("UPDATE cron.job SET command = 'SELECT 2' WHERE jobname = 'b'")
+        blocked.blocker.commit()
+    assert isinstance(blocked.outcome[0], StalePlanError)
+    assert alice.entry("b")["command"] == "SELECT 2"
     alice.apply(job("a"), prune="auto")
     assert alice.rows("SELECT jobname::text, schedule, active FROM cron.job") == [("a", NEVER, True)]
 
