@@ -179,8 +179,8 @@ def _check_untouched(model: Model, before: Model, adopt: frozenset[str]) -> None
     foreign = {name: value for name, value in before.definitions.items() if value.owner != OWNER}
     assert {name: value for name, value in model.definitions.items() if value.owner != OWNER} == foreign
     visible = before.observe().entries
-    # An entry that stands where ours stood, while ours cannot be seen, is ours made anew by hand: the role cannot
-    # tell that row-level security hides the old one.
+    # An entry that stands where ours stood, while ours cannot be seen, is ours made anew by hand: the role
+    # cannot tell that row-level security hides the old one.
     remade = {
         entry_key(definition.entry)
         for definition in before.definitions.values()
