@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from reconciler.collector import paused_collector
 from reconciler.core.desired import make_desired
 from reconciler.core.plan import Fingerprints, Plan, find_refusal, make_fingerprints, make_plan
 from reconciler.core.preflight import find_dangers
@@ -80,7 +81,8 @@ def plan_target(conn: psycopg.Connection, request: Request) -> Planned:
         MigrationError: The target does not fit this release.
         RightsError: The role may not read what a plan needs.
     """
-    return _plan(observe(conn), request)
+    with paused_collector():
+        return _plan(observe(conn), request)
 
 
 def apply_target(
@@ -108,7 +110,7 @@ def apply_target(
         RightsError: The role may not write the schema reconciler.
         DatabaseError: A statement failed, or the target was not as declared afterwards; all was rolled back.
     """
-    with conn.transaction():
+    with paused_collector(), conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         take_apply_lock(conn)
         observation = observe_within(conn)

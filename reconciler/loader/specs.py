@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reconciler.collector import paused_collector
 from reconciler.core.names import find_nearest
 from reconciler.core.specs import SECTIONS, Place, order_specs
 from reconciler.errors import InvalidInputError
@@ -20,7 +19,7 @@ from reconciler.loader.variables import VariableError, has_reference, insert_var
 from reconciler.loader.yaml_places import Places
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from reconciler.core.config import Config, Target
     from reconciler.core.specs import Kind, Spec
@@ -43,7 +42,7 @@ def load_specs(config: Config, target: Target) -> tuple[Spec, ...]:
     Raises:
         InvalidInputError: Every problem of every file, each with its place.
     """
-    with _paused_collector():
+    with paused_collector():
         sources, problems = load_sources(config)
         declarations = [one for source in sources for one in _read_declarations(source, target)]
         if not declarations and not problems:
@@ -240,15 +239,3 @@ def _config_problem(config: Config, message: str, number: int | None = None) -> 
     line, column = places.find(path) if places.has(path) else (1, 1)
     place = Place(path=name_path(Path(config.path)), line=line, column=column)
     return Problem(place=place, message=message, line_text=pick_line(text, line))
-
-
-@contextmanager
-def _paused_collector() -> Iterator[None]:
-    """Pause the cyclic garbage collector: values of files are trees, which it would walk over and over."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
