@@ -29,6 +29,7 @@ from reconciler.runtime.local import start_local_server, stop_local_server
 FILES = 100
 JOBS_PER_FILE = 100
 
+_SCHEDULE_ONE = "SELECT cron.schedule(%s, %s, %s)"
 _SCHEDULE_ALL = """
     SELECT cron.schedule(name, schedule, command)
       FROM unnest(%s::text[], %s::text[], %s::text[]) AS t (name, schedule, command)
@@ -72,18 +73,27 @@ def apply_and_forget(request: Request, dsn: str) -> None:
         apply_target(conn, request, expected=planned.fingerprints())
 
 
-def schedule_and_forget(request: Request, dsn: str, *, one_by_one: bool) -> None:
-    """Make the same entries with bare cron.schedule calls in one transaction."""
+def schedule_and_forget(request: Request, dsn: str, *, how: str) -> None:
+    """Make the same entries with bare cron.schedule calls in one transaction.
+
+    Args:
+        request: With the specs.
+        dsn: Of the target.
+        how: statement, all calls in one statement; pipeline, without waiting for answers; calls, one by one.
+    """
     names = [spec.name for spec in request.specs]
     schedules = [json.loads(spec.document)["schedule"] for spec in request.specs]
     commands = [f"CALL reconciler.run_job('{name}')" for name in names]
+    rows = list(zip(names, schedules, commands, strict=True))
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute("DROP SCHEMA IF EXISTS reconciler CASCADE")
         conn.execute("DELETE FROM cron.job")
         with conn.transaction():
-            if one_by_one:
-                rows = zip(names, schedules, commands, strict=True)
-                conn.cursor().executemany("SELECT cron.schedule(%s, %s, %s)", rows)
+            if how == "pipeline":
+                conn.cursor().executemany(_SCHEDULE_ONE, rows)
+            elif how == "calls":
+                for row in rows:
+                    conn.execute(_SCHEDULE_ONE, row)
             else:
                 conn.execute(_SCHEDULE_ALL, (names, schedules, commands))
 
@@ -138,8 +148,9 @@ def measure_plan_and_apply(folder: Path, dsn: str) -> list[Comparison]:
         f"apply {count} creations against the same cron.schedule calls in one transaction",
         {
             "apply": partial(apply_and_forget, request, dsn),
-            "one statement": partial(schedule_and_forget, request, dsn, one_by_one=False),
-            "pipelined calls": partial(schedule_and_forget, request, dsn, one_by_one=True),
+            "in one statement": partial(schedule_and_forget, request, dsn, how="statement"),
+            "in a pipeline": partial(schedule_and_forget, request, dsn, how="pipeline"),
+            "one by one": partial(schedule_and_forget, request, dsn, how="calls"),
         },
         bound=1.5,
         rounds=3,
