@@ -70,7 +70,7 @@ def apply_and_forget(request: Request, dsn: str) -> None:
         conn.execute("DROP SCHEMA IF EXISTS reconciler CASCADE")
         conn.execute("DELETE FROM cron.job")
         planned = plan_target(conn, request)
-        apply_target(conn, request, expected=planned.fingerprints())
+        apply_target(conn, request, expected=planned.fingerprints(), shown=planned)
 
 
 def schedule_and_forget(request: Request, dsn: str, *, how: str) -> None:

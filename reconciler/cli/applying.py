@@ -57,7 +57,11 @@ def apply(
             if not yes:
                 _confirm(session.target.name)
             applied = apply_target(
-                conn, request, expected=planned.fingerprints(), allow_deletes=allow_deletes
+                conn,
+                request,
+                expected=planned.fingerprints(),
+                allow_deletes=allow_deletes,
+                shown=planned,
             )
             _report(applied)
     return exits.ERROR if planned.plan.beyond_rights else exits.DONE

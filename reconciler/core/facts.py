@@ -40,6 +40,18 @@ class Rights:
     create_schema: bool
     write_definitions: bool
 
+    @property
+    def has_all(self) -> bool:
+        """Whether there is a way for every change of `cron.job`."""
+        return (
+            self.superuser
+            and self.use_cron
+            and self.schedule
+            and self.schedule_in_database
+            and self.alter_job
+            and self.update_entries
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:

@@ -91,6 +91,7 @@ def apply_target(
     *,
     expected: Fingerprints | None = None,
     allow_deletes: int | None = None,
+    shown: Planned | None = None,
 ) -> Applied:
     """Make a target as declared, in one transaction.
 
@@ -99,6 +100,8 @@ def apply_target(
         request: What is declared, and for which target.
         expected: The fingerprints of the plan that was shown; None applies whatever there is to do.
         allow_deletes: How many deletions the person consented to.
+        shown: The plan that was shown, of the same request; its desired state is used again where the server
+            reads schedules as it did then.
 
     Returns:
         What was done.
@@ -118,7 +121,8 @@ def apply_target(
         ran = apply_migrations(conn, observation.state.facts)
         if ran:
             observation = observe_within(conn)
-        planned = _plan(observation, request)
+        known = shown if shown is not None and _is_same_server(shown, observation) else None
+        planned = _plan(observation, request, known=known)
         if expected is not None and planned.fingerprints() != expected:
             raise StalePlanError(
                 f"the target {request.target.name} moved since the plan was made",
@@ -156,6 +160,12 @@ def _plan(observation: Observation, request: Request, *, known: Planned | None =
         adopt=request.adopt,
     )
     return Planned(plan=plan, desired=desired, observed=observed, problems=problems)
+
+
+def _is_same_server(shown: Planned, observation: Observation) -> bool:
+    """Tell whether everything about the server is the same that a desired state is made of."""
+    one, other = shown.observed.facts, observation.state.facts
+    return (one.database, one.dialect, one.timezone) == (other.database, other.dialect, other.timezone)
 
 
 def _check(planned: Planned, request: Request, allow_deletes: int | None) -> None:
