@@ -38,7 +38,7 @@ _SCHEDULE_ALL = """
 
 def read_request(config: Path) -> Request:
     """Load the specs as `reconciler plan` does."""
-    loaded = load_config(config, environment={})
+    loaded = load_config(config)
     target = resolve_target(loaded, None, environment={})
     return Request(specs=load_specs(loaded, target), owner=loaded.owner, target=target)
 

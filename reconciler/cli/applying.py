@@ -40,9 +40,7 @@ def apply(
     Shows the plan first and asks. Refuses when the target moves between the plan and the apply; a failure at
     any point changes nothing.
     """
-    from reconciler.core.plan import find_refusal
-    from reconciler.database.apply import apply_target, plan_target
-    from reconciler.errors import RefusedError
+    from reconciler.database.apply import apply_target, plan_target, require_consent
 
     session = open_session(config_path, target_name, dsn)
     request = make_request(session, adopt)
@@ -50,9 +48,7 @@ def apply(
         planned = plan_target(conn, request)
         refuse_problems(planned)
         show_plan(planned, request, "text")
-        refusal = find_refusal(planned.plan, session.target.policy, allow_deletes=allow_deletes)
-        if refusal is not None:
-            raise RefusedError(f"nothing was changed: {refusal.why}", remedy=refusal.remedy)
+        require_consent(planned.plan, session.target.policy, allow_deletes=allow_deletes)
         if planned.plan.changes or planned.plan.migrations:
             if not yes:
                 _confirm(session.target.name)

@@ -100,7 +100,7 @@ def open_session(config_path: Path | None, target_name: str | None, dsn: str | N
         The session; nothing was connected to yet.
     """
     path = config_path or find_config(Path.cwd())
-    config = load_config(path, environment=os.environ)
+    config = load_config(path)
     if dsn is not None:
         # Before the target is resolved: its own dsn may need a variable that is not set here.
         targets = {name: replace(target, dsn=dsn) for name, target in config.targets.items()}

@@ -24,6 +24,7 @@ from .statements import Request, list_definition_statements, list_entry_statemen
 if TYPE_CHECKING:
     import psycopg
 
+    from reconciler.core.config import Policy
     from reconciler.core.desired import SpecProblem
     from reconciler.core.state import DesiredState, ObservedState
 
@@ -139,6 +140,22 @@ def apply_target(
         )
 
 
+def require_consent(plan: Plan, policy: Policy, *, allow_deletes: int | None) -> None:
+    """Stop when something forbids to apply a plan as a whole.
+
+    Args:
+        plan: As shown to the person.
+        policy: The target's.
+        allow_deletes: How many deletions the person consented to; None for none named.
+
+    Raises:
+        RefusedError: A limit, a protection or another owner forbids it.
+    """
+    refusal = find_refusal(plan, policy, allow_deletes=allow_deletes)
+    if refusal is not None:
+        raise RefusedError(f"nothing was changed: {refusal.why}", remedy=refusal.remedy)
+
+
 def _plan(observation: Observation, request: Request, *, known: Planned | None = None) -> Planned:
     """Plan; the desired state is taken from `known` where there is one: specs and server are the same."""
     observed = observation.state
@@ -174,9 +191,7 @@ def _check(planned: Planned, request: Request, allow_deletes: int | None) -> Non
             "\n".join(f"{problem.place}: {problem.message}" for problem in planned.problems),
             remedy="nothing was changed; correct the files",
         )
-    refusal = find_refusal(planned.plan, request.target.policy, allow_deletes=allow_deletes)
-    if refusal is not None:
-        raise RefusedError(f"nothing was changed: {refusal.why}", remedy=refusal.remedy)
+    require_consent(planned.plan, request.target.policy, allow_deletes=allow_deletes)
     facts = planned.observed.facts
     if planned.plan.changes and not facts.rights.write_definitions:
         raise RightsError(

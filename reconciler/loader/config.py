@@ -50,15 +50,14 @@ def find_config(folder: Path) -> Path:
     )
 
 
-def load_config(path: Path, *, environment: Mapping[str, str]) -> Config:  # noqa: ARG001 - an unset variable matters only to the target that is used, so `resolve_target` reads them
+def load_config(path: Path) -> Config:
     """Load a configuration.
 
     Args:
         path: The file.
-        environment: The environment's variables. Texts of targets keep their `${env:…}`.
 
     Returns:
-        The configuration, with the texts of targets as written.
+        The configuration; texts of targets keep their `${env:…}`, which matter to the target used alone.
 
     Raises:
         ConfigError: There is no such file.

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, LiteralString
 
 import pytest
 
+from reconciler.database.apply import apply_target, plan_target
+from reconciler.database.connect import connect
 from reconciler.errors import StalePlanError
-from tests.declared import Site, job, once, queue
+from tests.declared import Site, job, once, queue, request
 
 if TYPE_CHECKING:
     from reconciler.core.specs import Spec
@@ -73,3 +75,18 @@ def test_an_expected_plan_that_still_holds_is_applied(site: Site) -> None:
     with pytest.raises(StalePlanError):
         site.apply(job("a"), expected=replace(planned.fingerprints(), observed="0" * 64))
     assert site.apply(job("a"), expected=planned.fingerprints()).revision is not None
+
+
+def test_a_desired_state_of_another_server_is_made_anew(site: Site) -> None:
+    """What was shown is used again only where the server reads schedules as it did when it was shown."""
+    wanted = request(job("a"))
+    with connect(site.dsn) as conn:
+        shown = plan_target(conn, wanted)
+        facts = replace(shown.observed.facts, database="elsewhere")
+        other = replace(
+            shown,
+            observed=replace(shown.observed, facts=facts),
+            desired=replace(shown.desired, resources={}),
+        )
+        apply_target(conn, wanted, shown=other)
+    assert site.rows("SELECT jobname::text FROM cron.job") == [("a",)]

@@ -44,7 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _load(folder: Path, text: str) -> Config:
     path = folder / "reconciler.yaml"
     path.write_text(text, encoding="utf-8")
-    return load_config(path, environment={})
+    return load_config(path)
 
 
 def _problems(folder: Path, text: str) -> list[str]:
@@ -108,7 +108,7 @@ def test_no_configuration_says_how_to_get_one(folder: Path) -> None:
     with pytest.raises(ConfigError, match="reconciler init"):
         find_config(folder)
     with pytest.raises(ConfigError, match="reconciler init"):
-        load_config(folder / "reconciler.yaml", environment={})
+        load_config(folder / "reconciler.yaml")
 
 
 def test_a_target_is_resolved_from_the_environment(folder: Path) -> None:
@@ -209,6 +209,6 @@ def test_any_bytes_give_a_configuration_or_problems(data: bytes) -> None:
         path = Path(folder, "reconciler.yaml")
         path.write_bytes(data)
         try:
-            load_config(path, environment={})
+            load_config(path)
         except InvalidInputError as error:
             assert error.problems  # noqa: PT017 - both ends are right

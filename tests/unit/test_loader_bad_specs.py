@@ -25,7 +25,7 @@ def test_every_bad_file_has_its_message() -> None:
 def test_a_bad_file_is_refused_with_its_message(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The problems of a file are exactly those beside it: place, words, line and caret."""
     monkeypatch.chdir(_DATA)
-    config = load_config(Path("reconciler.yaml"), environment={})
+    config = load_config(Path("reconciler.yaml"))
     target = resolve_target(config, None, environment={"DATABASE_URL": ""})
     with pytest.raises(InvalidInputError) as caught:
         load_specs(replace(config, jobs=(f"bad/{name}",)), target)

@@ -92,7 +92,7 @@ def _job(**keys: object) -> str:
 def test_the_full_example_becomes_typed_specs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every kind, trigger and body becomes its type, with defaults, overrides and variables resolved."""
     monkeypatch.chdir(_DATA)
-    config = load_config(Path("reconciler.yaml"), environment={})
+    config = load_config(Path("reconciler.yaml"))
     target = resolve_target(config, None, environment={"DATABASE_URL": ""})
     specs = {spec.name: spec for spec in load_specs(config, target)}
     jobs = {name: spec for name, spec in specs.items() if isinstance(spec, JobSpec)}
@@ -403,7 +403,7 @@ def test_a_section_behind_an_alias_has_places(folder: Path) -> None:
 def test_the_order_of_files_and_keys_changes_nothing(chance: random.Random) -> None:
     """Shuffled keys, spread over shuffled files, give the same specs but for their places."""
     source = read_yaml((_DATA / "good" / "full.yaml").read_text(encoding="utf-8")).value
-    config = replace(load_config(_DATA / "reconciler.yaml", environment={}))
+    config = replace(load_config(_DATA / "reconciler.yaml"))
     target = resolve_target(config, "staging", environment={})
     known = load_specs(config, target)
     defaults = source.pop("defaults")
