@@ -1,0 +1,392 @@
+-- Start runs and carry them out: under the job's lock, committed before the body, ended after it.
+--
+-- The procedures run with the caller's rights, since they commit between the steps, and name everything in full:
+-- a body never has more rights than its role.
+
+CREATE FUNCTION reconciler.log_skip(
+    definition reconciler.definitions, start reconciler.starts, trigger text, reason text
+) RETURNS void
+LANGUAGE sql
+AS $$
+    INSERT INTO reconciler.cron_execution_log
+           (job_name, definition_id, completed_at, status, error_message, trigger, role, backend_pid, revision,
+            attempt, chain_id, due_at, start_id)
+    VALUES (definition.name, definition.id, clock_timestamp(), 'skipped', reason, trigger, session_user,
+            pg_backend_pid(), definition.revision, coalesce(start.attempt, 1), start.chain_id, start.scheduled_at,
+            start.id)
+$$;
+
+-- Take the lock of a job and clear up after runs that lost theirs. Returns why not, or null when it is held.
+CREATE FUNCTION reconciler.take_lock(job_name text, lock_key bigint, shared boolean) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    old reconciler.cron_execution_log;
+    connected_at timestamptz;
+BEGIN
+    IF NOT (CASE WHEN shared THEN pg_try_advisory_lock_shared(lock_key)
+                 ELSE pg_try_advisory_lock(lock_key) END) THEN
+        RETURN 'already running in backend ' || coalesce(reconciler.find_holder(lock_key)::text, 'unknown');
+    END IF;
+    IF shared THEN
+        RETURN NULL;
+    END IF;
+    -- Whoever holds the lock alone knows that no other run of the job goes on in a backend.
+    FOR old IN SELECT * FROM reconciler.cron_execution_log l
+                WHERE l.status = 'running' AND l.job_name = take_lock.job_name FOR UPDATE
+    LOOP
+        IF old.request_id IS NOT NULL THEN
+            PERFORM pg_advisory_unlock(lock_key);
+            RETURN format('run %s waits for the answer to its request', old.id);
+        END IF;
+        IF old.backend_pid = pg_backend_pid() THEN
+            SELECT a.backend_start INTO connected_at FROM pg_stat_get_activity(pg_backend_pid()) AS a;
+            IF connected_at IS NULL OR old.run_at >= connected_at THEN
+                -- A session gets its own lock again and again.
+                PERFORM pg_advisory_unlock(lock_key);
+                RETURN format('already running in this session, as run %s', old.id);
+            END IF;
+        END IF;
+        PERFORM reconciler.end_run(old, coalesce(old.stop_reason, 'lost'), error_message =>
+            format('backend %s went away without ending the run', old.backend_pid));
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION reconciler.start_run(
+    job_name text, trigger text DEFAULT NULL, start_id bigint DEFAULT NULL, since timestamptz DEFAULT NULL,
+    OUT run_id bigint, OUT token bytea, OUT verdict text, OUT lock_key bigint, OUT shared boolean,
+    OUT kind text, OUT body text, OUT reason text
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    definition reconciler.definitions;
+    policy reconciler.policies;
+    start reconciler.starts;
+    pause reconciler.pauses;
+    unmet text[];
+    role text;
+BEGIN
+    IF start_id IS NOT NULL THEN
+        SELECT * INTO start FROM reconciler.starts s WHERE s.id = start_run.start_id FOR UPDATE SKIP LOCKED;
+        IF NOT FOUND OR start.due_at > clock_timestamp() THEN
+            verdict := 'gone';
+            RETURN;
+        END IF;
+        job_name := start.job_name;
+        trigger := start.trigger;
+    ELSIF coalesce(trigger, 'manual') NOT IN ('schedule', 'manual') THEN
+        RAISE EXCEPTION 'a run is started by schedule or manual; % comes from reconciler.starts', trigger
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    trigger := coalesce(trigger, 'manual');
+    SELECT * INTO definition FROM reconciler.definitions d WHERE d.name = start_run.job_name AND d.kind = 'job';
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'no job % is declared', job_name
+            USING ERRCODE = 'undefined_object', HINT = 'See reconciler.definitions for the names.';
+    END IF;
+    -- session_user is who connected: inside this function current_user is always the owner.
+    role := reconciler.find_role(definition.username, definition.spec);
+    IF NOT pg_has_role(session_user, role::name, 'MEMBER') THEN
+        RAISE EXCEPTION 'the role % may not run the job %', session_user, job_name
+            USING ERRCODE = 'insufficient_privilege', HINT = format('It runs as %s.', role);
+    END IF;
+    SELECT * INTO policy FROM reconciler.policies p WHERE p.name = definition.name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the job % is handed to pg_cron as it is (mode: direct)', job_name
+            USING ERRCODE = 'feature_not_supported', HINT = 'Execute its command yourself.';
+    END IF;
+    kind := CASE WHEN definition.spec ->> 'sql' IS NOT NULL THEN 'sql'
+                 WHEN definition.spec -> 'http' IS NOT NULL THEN 'http' ELSE 'handler' END;
+    body := definition.spec ->> 'sql';
+    lock_key := definition.lock_key;
+    shared := policy.concurrency = 'allow';
+
+    IF trigger <> 'manual' THEN
+        SELECT * INTO pause FROM reconciler.pauses p
+         WHERE p.job_name = definition.name AND (p.until IS NULL OR p.until > clock_timestamp());
+        IF FOUND THEN
+            reason := format('paused %sby %s%s',
+                'until ' || to_char(pause.until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC ',
+                pause.paused_by, ': ' || nullif(pause.reason, ''));
+            IF start.queued_job_id IS NOT NULL THEN
+                UPDATE reconciler.starts s SET due_at = least(pause.until, clock_timestamp() + interval '1 minute')
+                 WHERE s.id = start.id;
+                verdict := 'gone';
+                RETURN;
+            END IF;
+        END IF;
+        IF reason IS NULL AND trigger = 'schedule' AND policy.after <> '{}' THEN
+            unmet := reconciler.find_unmet(definition.name, policy.after);
+            IF unmet <> '{}' THEN
+                reason := 'waits for ' || array_to_string(unmet, ', ');
+                INSERT INTO reconciler.starts (job_name, trigger, due_at, scheduled_at, queued_job_id)
+                VALUES (definition.name, 'dependency', 'infinity', start.scheduled_at, start.queued_job_id)
+                    ON CONFLICT (job_name, trigger, coalesce(scheduled_at, '-infinity')) DO NOTHING;
+            END IF;
+        END IF;
+    END IF;
+
+    IF reason IS NULL THEN
+        reason := reconciler.take_lock(definition.name, definition.lock_key, shared);
+        IF reason IS NOT NULL AND (start.trigger = 'catch_up' OR start.queued_job_id IS NOT NULL
+                                   OR (start.id IS NOT NULL AND policy.concurrency = 'wait')) THEN
+            -- It keeps its turn, and the runner is free for others.
+            UPDATE reconciler.starts s SET due_at = clock_timestamp() + interval '5 seconds' WHERE s.id = start.id;
+            verdict := 'gone';
+            RETURN;
+        END IF;
+        IF reason IS NOT NULL AND policy.concurrency = 'wait'
+           AND clock_timestamp() < since + coalesce(policy.timeout, interval '1 hour') THEN
+            verdict := 'busy';
+            RETURN;
+        END IF;
+    END IF;
+
+    DELETE FROM reconciler.starts s WHERE s.id = start.id;
+    IF reason IS NOT NULL THEN
+        PERFORM reconciler.log_skip(definition, start, trigger, reason);
+        verdict := 'skip';
+        RETURN;
+    END IF;
+    IF start.id IS NULL AND trigger = 'schedule' THEN
+        -- This run is the new try, and stands for what was put off or missed.
+        DELETE FROM reconciler.starts s
+         WHERE s.job_name = definition.name AND s.queued_job_id IS NULL
+           AND (s.trigger IN ('retry', 'dependency') OR s.trigger = 'catch_up' AND policy.catch_up <> 'all');
+    END IF;
+    IF start.queued_job_id IS NOT NULL THEN
+        UPDATE reconciler.jobs j SET status = 'running', started_at = coalesce(j.started_at, clock_timestamp())
+         WHERE j.id = start.queued_job_id AND j.status IN ('pending', 'running');
+        IF NOT FOUND THEN
+            PERFORM reconciler.release_run(definition.lock_key, shared);
+            verdict := 'gone';
+            RETURN;
+        END IF;
+    END IF;
+    INSERT INTO reconciler.cron_execution_log AS l
+           (job_name, definition_id, trigger, role, backend_pid, revision, attempt, chain_id, due_at, start_id,
+            lock_key, deadline_at, queued_job_id)
+    VALUES (definition.name, definition.id, trigger, session_user, pg_backend_pid(), definition.revision,
+            coalesce(start.attempt, 1), start.chain_id, start.scheduled_at, start.id, definition.lock_key,
+            clock_timestamp() + policy.timeout, start.queued_job_id)
+    RETURNING l.id INTO run_id;
+    token := reconciler.make_token(run_id);
+    verdict := 'run';
+END
+$$;
+
+-- The same for work that nobody declared: people's own handlers, under a lock of their own name.
+CREATE FUNCTION reconciler.start_execution(
+    name text,
+    OUT run_id bigint, OUT token bytea, OUT verdict text, OUT lock_key bigint, OUT shared boolean,
+    OUT kind text, OUT body text, OUT reason text
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM reconciler.definitions d WHERE d.name = start_execution.name) THEN
+        RAISE EXCEPTION '% is declared: start_run starts it', name USING ERRCODE = 'wrong_object_type';
+    END IF;
+    kind := 'none';
+    shared := false;
+    lock_key := reconciler.make_lock_key(name);
+    reason := reconciler.take_lock(name, lock_key, false);
+    verdict := CASE WHEN reason IS NULL THEN 'run' ELSE 'skip' END;
+    INSERT INTO reconciler.cron_execution_log AS l
+           (job_name, completed_at, status, error_message, trigger, role, backend_pid, lock_key)
+    VALUES (name, CASE WHEN reason IS NOT NULL THEN clock_timestamp() END,
+            CASE WHEN reason IS NULL THEN 'running' ELSE 'skipped' END, reason, 'manual', session_user,
+            pg_backend_pid(), start_execution.lock_key)
+    RETURNING l.id INTO run_id;
+    IF verdict = 'skip' THEN
+        run_id := NULL;
+        RETURN;
+    END IF;
+    token := reconciler.make_token(run_id);
+END
+$$;
+
+-- Put a queued job for a declared job that a handler does. It belongs to a run, so that nobody queues work for
+-- others by hand.
+CREATE FUNCTION reconciler.queue_run(run_id bigint, token bytea) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    queued bigint;
+BEGIN
+    INSERT INTO reconciler.jobs (job_name, handler, queue, payload)
+    SELECT d.name, d.spec ->> 'handler', coalesce(d.spec ->> 'queue', 'default'),
+           coalesce((d.spec -> 'payload')::jsonb, '{}')
+      FROM reconciler.cron_execution_log l
+      JOIN reconciler.definitions d ON d.id = l.definition_id
+     WHERE l.id = queue_run.run_id AND l.status = 'running'
+       AND queue_run.token = reconciler.make_token(queue_run.run_id)
+    RETURNING id INTO queued;
+    IF queued IS NULL THEN
+        RAISE EXCEPTION 'run % is not running here', run_id USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    RETURN queued;
+END
+$$;
+
+-- Start, execute, end. outcome is null where nothing was executed. Every step commits; an error of the body is
+-- returned, not raised.
+CREATE PROCEDURE reconciler.carry_out(
+    job_name text, trigger text, start_id bigint,
+    INOUT run_id bigint, INOUT outcome text, INOUT error_sqlstate text, INOUT error_message text
+)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    run             record;
+    since           timestamptz := pg_catalog.clock_timestamp();
+    affected        bigint;
+    error_detail    text;
+    error_context   text;
+    problem         text;
+BEGIN
+    outcome := NULL;
+    LOOP
+        run := reconciler.start_run(job_name, trigger, start_id, since);
+        COMMIT;
+        EXIT WHEN run.verdict IS DISTINCT FROM 'busy';
+        PERFORM pg_catalog.pg_sleep(0.2);
+        COMMIT;
+    END LOOP;
+    IF run.verdict IS DISTINCT FROM 'run' THEN
+        RETURN;
+    END IF;
+    run_id := run.run_id;
+    outcome := 'succeeded';
+    BEGIN
+        IF run.kind = 'sql' THEN
+            EXECUTE run.body;
+            GET DIAGNOSTICS affected = ROW_COUNT;
+        ELSIF run.kind = 'http' THEN
+            PERFORM reconciler.send_request(run.run_id, run.token);
+        ELSE
+            PERFORM reconciler.queue_run(run.run_id, run.token);
+            affected := 1;
+        END IF;
+        -- What was deferred fails here, where it is caught, and not in COMMIT.
+        SET CONSTRAINTS ALL IMMEDIATE;
+    EXCEPTION
+        -- query_canceled is not among OTHERS; neither is assert_failure.
+        WHEN query_canceled THEN
+            outcome := 'cancelled';
+            GET STACKED DIAGNOSTICS error_sqlstate = RETURNED_SQLSTATE, error_message = MESSAGE_TEXT,
+                error_detail = PG_EXCEPTION_DETAIL, error_context = PG_EXCEPTION_CONTEXT;
+        WHEN assert_failure OR OTHERS THEN
+            outcome := 'failed';
+            GET STACKED DIAGNOSTICS error_sqlstate = RETURNED_SQLSTATE, error_message = MESSAGE_TEXT,
+                error_detail = PG_EXCEPTION_DETAIL, error_context = PG_EXCEPTION_CONTEXT;
+    END;
+    BEGIN
+        outcome := reconciler.finish_run(
+            run.run_id, run.token, outcome, affected, error_sqlstate, error_message, error_detail, error_context);
+    EXCEPTION WHEN query_canceled OR assert_failure OR OTHERS THEN
+        -- Cancelled at the last moment, or the body left a transaction in which nothing can be written.
+        GET STACKED DIAGNOSTICS error_sqlstate = RETURNED_SQLSTATE, problem = MESSAGE_TEXT,
+            error_detail = PG_EXCEPTION_DETAIL, error_context = PG_EXCEPTION_CONTEXT;
+    END;
+    IF problem IS NOT NULL THEN
+        ROLLBACK;
+        SET TRANSACTION READ WRITE;
+        error_message := problem;
+        problem := NULL;
+        BEGIN
+            outcome := reconciler.finish_run(
+                run.run_id, run.token, CASE error_sqlstate WHEN '57014' THEN 'cancelled' ELSE 'failed' END,
+                NULL, error_sqlstate, error_message, error_detail, error_context);
+        EXCEPTION WHEN query_canceled OR assert_failure OR OTHERS THEN
+            -- The lock goes, so the tick finds the run lost.
+            outcome := 'failed';
+            GET STACKED DIAGNOSTICS error_message = MESSAGE_TEXT;
+        END;
+    END IF;
+    COMMIT;
+    PERFORM reconciler.release_run(run.lock_key, run.shared);
+    COMMIT;
+END
+$$;
+
+CREATE PROCEDURE reconciler.run_job(job_name text, trigger text DEFAULT NULL)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    run_id          bigint;
+    outcome         text;
+    error_sqlstate  text;
+    error_message   text;
+BEGIN
+    -- Inside somebody's transaction this fails at once, before a lock is taken that a rollback would not release.
+    COMMIT;
+    -- pg_cron names its connections, and its background workers have a type of their own.
+    trigger := coalesce(trigger, CASE WHEN pg_catalog.current_setting('application_name') = 'pg_cron' OR EXISTS (
+        SELECT FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a
+         WHERE a.backend_type = 'pg_cron') THEN 'schedule' ELSE 'manual' END);
+    CALL reconciler.carry_out(job_name, trigger, NULL, run_id, outcome, error_sqlstate, error_message);
+    IF outcome NOT IN ('succeeded', 'running') THEN
+        -- Again, so that pg_cron's own record of the run says failed too.
+        RAISE EXCEPTION USING ERRCODE = coalesce(error_sqlstate, 'P0001'), MESSAGE = error_message,
+            DETAIL = pg_catalog.format('Run %s of the job %s %s; reconciler.cron_execution_log has the details.',
+                                       run_id, job_name, outcome);
+    END IF;
+END
+$$;
+
+-- The next start that is due and whose job runs as the role that asks.
+CREATE FUNCTION reconciler.next_start(OUT start_id bigint, OUT is_awaited boolean, within interval DEFAULT '0')
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    SELECT s.id INTO start_id
+      FROM reconciler.starts s JOIN reconciler.definitions d ON d.name = s.job_name
+     WHERE s.due_at <= clock_timestamp() AND reconciler.find_role(d.username, d.spec) = session_user
+     ORDER BY s.due_at, s.id LIMIT 1;
+    is_awaited := start_id IS NULL AND within > '0' AND (
+        EXISTS (SELECT FROM reconciler.starts s WHERE s.due_at <= clock_timestamp() + within)
+        OR EXISTS (SELECT FROM reconciler.cron_execution_log l WHERE l.status = 'running'));
+END
+$$;
+
+-- Carry out the starts that are due, one after the other. Each lane of each role is an entry of its own.
+CREATE PROCEDURE reconciler.runner(stay interval DEFAULT '0')
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    began           timestamptz := pg_catalog.clock_timestamp();
+    next            record;
+    run_id          bigint;
+    outcome         text;
+    error_sqlstate  text;
+    error_message   text;
+BEGIN
+    COMMIT;
+    -- Ended after a minute, so that pg_cron's own record shows that it goes on.
+    WHILE pg_catalog.clock_timestamp() < began + interval '1 minute' LOOP
+        next := reconciler.next_start(began + stay - pg_catalog.clock_timestamp());
+        COMMIT;
+        IF next.start_id IS NOT NULL THEN
+            CALL reconciler.carry_out(NULL, NULL, next.start_id, run_id, outcome, error_sqlstate, error_message);
+            -- The next body must not find what this one left in the session.
+            RESET SESSION AUTHORIZATION;
+            RESET ROLE;
+            RESET ALL;
+            DISCARD TEMP;
+            UNLISTEN *;
+            PERFORM pg_catalog.pg_advisory_unlock_all();
+            COMMIT;
+        ELSIF next.is_awaited THEN
+            PERFORM pg_catalog.pg_sleep(1);
+            COMMIT;
+        ELSE
+            RETURN;
+        END IF;
+    END LOOP;
+END
+$$;
