@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -29,6 +30,23 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """The entries that the tool declares for itself, so that policies are carried out.
+
+    Attributes:
+        every: How often they look for work: less than a minute, or minutes that divide an hour.
+        runners: How many runs each role can have at once besides those that entries fire; 1 to 8.
+        keep_runs: How long the log of runs and closed alerts are kept.
+        keep_details: How long pg_cron's own records of its runs are kept.
+    """
+
+    every: timedelta = timedelta(seconds=15)
+    runners: int = 1
+    keep_runs: timedelta = timedelta(days=30)
+    keep_details: timedelta = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """One database that is reconciled.
 
@@ -39,6 +57,7 @@ class Target:
         role: The role that runs entries which name none; "" is the role that applies.
         pg_cron: The version to check against without a connection; None checks for any version.
         policy: What may be taken away.
+        runtime: The tool's own entries; None declares none.
     """
 
     name: str
@@ -47,6 +66,7 @@ class Target:
     role: str = ""
     pg_cron: tuple[int, int, int] | None = None
     policy: Policy = field(default_factory=Policy)
+    runtime: Runtime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from reconciler.core.config import Config, Policy, Secret, Target
-from reconciler.core.dialects import parse_version
+from reconciler.core.config import Config, Policy, Runtime, Secret, Target
+from reconciler.core.dialects import ANY_DIALECT, parse_version
+from reconciler.core.durations import parse_duration
 from reconciler.core.names import find_nearest
+from reconciler.core.specs import Every
+from reconciler.core.triggers import compile_trigger
 from reconciler.errors import ConfigError, InvalidInputError
 from reconciler.loader.problems import Problem, render_problems
 from reconciler.loader.schema_check import Definition, find_schema_faults
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 CONFIG_NAME: Final = "reconciler.yaml"
 """The file's name."""
+
+_LONGEST_PAUSE: Final = timedelta(hours=1)
 
 _STORES: Final[tuple[Literal["env", "file", "vault"], ...]] = ("env", "file", "vault")
 
@@ -164,7 +170,25 @@ def _find_problems(source: Source) -> list[Problem]:
             insert_variables(text, _Anything(), prefix="env")
         except VariableError as error:
             complain(f"{path[-1]} of target {path[1]}: {error}", *path)
+    for name, target in value["targets"].items():
+        runtime = target.get("runtime")
+        for key, text in runtime.items() if isinstance(runtime, dict) else ():
+            fault = _find_duration_fault(key, text) if key != "runners" else ""
+            if fault:
+                complain(f"runtime.{key} of target {name}: {fault}", "targets", name, "runtime", key)
     return problems
+
+
+def _find_duration_fault(key: str, text: str) -> str:
+    try:
+        duration = parse_duration(text)
+    except ValueError as error:
+        return str(error)
+    if key == "every" and (
+        duration > _LONGEST_PAUSE or compile_trigger(Every(interval=duration), ANY_DIALECT).problem
+    ):
+        return f"{text!r} is neither 1s to 59s nor a divisor of 60 minutes: write 15s or 5m, for instance"
+    return ""
 
 
 def _walk(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -210,4 +234,12 @@ def _make_target(name: str, value: dict[str, Any]) -> Target:
             max_deletes=int(limits.get("deletes", usual.max_deletes)),
             max_delete_share=float(limits.get("delete_share", usual.max_delete_share)),
         ),
+        runtime=_make_runtime(value.get("runtime", {})),
     )
+
+
+def _make_runtime(value: dict[str, Any] | bool) -> Runtime | None:
+    if isinstance(value, bool):
+        return Runtime() if value else None
+    durations = {key: parse_duration(text) for key, text in value.items() if key != "runners"}
+    return Runtime(**durations, runners=int(value.get("runners", Runtime().runners)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.core.config import Config, Policy, Secret, Target
+from reconciler.core.config import Config, Policy, Runtime, Secret, Target
 from reconciler.errors import ConfigError, InvalidInputError
 from reconciler.loader.config import find_config, load_config, resolve_target
 
@@ -25,6 +26,7 @@ targets:
     pg_cron: "1.6"
     prune: confirm
     limits: {deletes: 7, delete_share: 0.25}
+    runtime: {every: 5m, runners: 3, keep_runs: 2w, keep_details: 36h}
     vars: {app_url: "https://${env:HOST}/x$${y}"}
 secrets:
   run-endpoint: {env: RUN_ENDPOINT_TOKEN}
@@ -66,6 +68,7 @@ def test_every_key_is_read(folder: Path) -> None:
                 dsn="local",
                 variables={"app_url": "http://127.0.0.1:3000"},
                 policy=Policy(prune="auto"),
+                runtime=Runtime(),
             ),
             "production": Target(
                 name="production",
@@ -74,6 +77,12 @@ def test_every_key_is_read(folder: Path) -> None:
                 pg_cron=(1, 6, 0),
                 policy=Policy(prune="confirm", max_deletes=7, max_delete_share=0.25),
                 variables={"app_url": "https://${env:HOST}/x$${y}"},
+                runtime=Runtime(
+                    every=timedelta(minutes=5),
+                    runners=3,
+                    keep_runs=timedelta(days=14),
+                    keep_details=timedelta(hours=36),
+                ),
             ),
         },
         secrets={
@@ -91,6 +100,24 @@ def test_little_is_needed(folder: Path) -> None:
     assert config.default_target == "local"
     assert config.targets["local"].policy == Policy()
     assert _load(folder, "owner: a\ntargets: {x: {}}").targets["x"].dsn == ""
+
+
+@pytest.mark.parametrize(
+    ("written", "runtime"),
+    [
+        ("false", None),
+        ("true", Runtime()),
+        ("{}", Runtime()),
+        ("{every: 59s}", Runtime(every=timedelta(seconds=59))),
+        ("{every: 1h, runners: 8}", Runtime(every=timedelta(hours=1), runners=8)),
+    ],
+)
+def test_the_tools_own_entries_can_be_tuned_or_left_out(
+    folder: Path, written: str, runtime: Runtime | None
+) -> None:
+    """runtime: false declares none of them; a key that is left out has its usual value."""
+    config = _load(folder, f"owner: a\ntargets: {{x: {{runtime: {written}}}}}")
+    assert config.targets["x"].runtime == runtime
 
 
 def test_the_nearest_configuration_is_found(folder: Path) -> None:
@@ -128,7 +155,7 @@ def test_an_unset_variable_matters_to_its_own_target_only(folder: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve_target(config, "production", environment={"DATABASE_URL": "x", "ROLE": "y"})
     message = str(caught.value)
-    assert message.startswith("reconciler.yaml:12:21: the environment variable 'HOST' is not set")
+    assert message.startswith("reconciler.yaml:13:21: the environment variable 'HOST' is not set")
     assert "vars.app_url of target 'production'" in message
 
 
@@ -176,6 +203,17 @@ def test_several_targets_without_a_default_need_a_name(folder: Path) -> None:
         ("owner: a\ntargets: {x: {dsn: '${var:a}'}}",
          "2:20: dsn of target x: ${var:a} is no variable: write ${env:name}"),
         ("owner: a\ntargets: {x: {role: '${env:A'}}", "2:21: role of target x: ${env:A is not closed"),
+        ("owner: a\ntargets: {x: {runtime: {every: 7m}}}",
+         "2:32: runtime.every of target x: '7m' is neither 1s to 59s nor a divisor of 60 minutes"),
+        ("owner: a\ntargets: {x: {runtime: {every: 2h}}}",
+         "2:32: runtime.every of target x: '2h' is neither"),
+        ("owner: a\ntargets: {x: {runtime: {keep_runs: 1s1d}}}",
+         "2:36: runtime.keep_runs of target x: '1s1d' is no duration"),
+        ("owner: a\ntargets: {x: {runtime: {keep_details: 7}}}",
+         "2:39: runtime.keep_details of target x is the number 7"),
+        ("owner: a\ntargets: {x: {runtime: {runners: 9}}}",
+         "2:34: runtime.runners of target x is 9: 8 at most"),
+        ("owner: a\ntargets: {x: {runtime: never}}", "2:24: runtime of target x is the text 'never'"),
         ("owner: a\nowner: b", "2:1: the key 'owner' comes twice"),
         ("owner: a\ntargets: {x: {dsn: ${env:A}}}", "2:21: a mapping that begins with {"),
     ],

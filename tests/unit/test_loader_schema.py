@@ -145,8 +145,8 @@ def _mutants(draw: st.DrawFn, document: Any) -> Any:
                     parent.pop(path[-1])
                 )
             case "add" if isinstance(parent, dict):
-                parent[draw(st.sampled_from(["every", "sql", "timeout", "x", "labels"]))] = draw(
-                    st.sampled_from(_WRONG)
+                parent[draw(st.sampled_from(["every", "sql", "timeout", "x", "labels"]))] = copy.deepcopy(
+                    draw(st.sampled_from(_WRONG))
                 )
             case _:
                 parent[path[-1]] = copy.deepcopy(draw(st.sampled_from(_WRONG)))
