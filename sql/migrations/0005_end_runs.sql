@@ -23,6 +23,16 @@ BEGIN
 END
 $$;
 
+-- Whether who connected is the owner, or a role that the runtime's own entries run as. For functions that run with
+-- the owner's rights.
+CREATE FUNCTION reconciler.is_runtime() RETURNS boolean
+LANGUAGE sql STABLE
+AS $$
+    SELECT pg_catalog.pg_has_role(session_user, current_user, 'MEMBER') OR EXISTS (
+        SELECT FROM reconciler.definitions d
+         WHERE d.username = session_user AND pg_catalog.starts_with(d.name, 'reconciler-'))
+$$;
+
 -- Whether a backend holds the lock of a run: the one sign of life that every role can see of every backend.
 CREATE FUNCTION reconciler.find_holder(lock_key bigint, pid integer DEFAULT NULL) RETURNS integer
 LANGUAGE sql STABLE
@@ -171,7 +181,7 @@ $$;
 CREATE FUNCTION reconciler.end_run(
     run reconciler.cron_execution_log, final text, rows_affected bigint DEFAULT NULL,
     error_sqlstate text DEFAULT NULL, error_message text DEFAULT NULL,
-    error_detail text DEFAULT NULL, error_context text DEFAULT NULL
+    error_detail text DEFAULT NULL, error_context text DEFAULT NULL, response_status integer DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -188,7 +198,8 @@ BEGIN
     UPDATE reconciler.cron_execution_log l
        SET status = final, completed_at = ended, rows_affected = end_run.rows_affected,
            error_sqlstate = nullif(end_run.error_sqlstate, ''), error_message = nullif(end_run.error_message, ''),
-           error_detail = nullif(end_run.error_detail, ''), error_context = nullif(end_run.error_context, '')
+           error_detail = nullif(end_run.error_detail, ''), error_context = nullif(end_run.error_context, ''),
+           response_status = end_run.response_status
      WHERE l.id = run.id;
     SELECT p.* INTO policy
       FROM reconciler.definitions d JOIN reconciler.policies p ON p.name = d.name WHERE d.id = run.definition_id;
@@ -257,7 +268,7 @@ $$;
 CREATE FUNCTION reconciler.finish_run(
     run_id bigint, token bytea, outcome text, rows_affected bigint DEFAULT NULL,
     error_sqlstate text DEFAULT NULL, error_message text DEFAULT NULL,
-    error_detail text DEFAULT NULL, error_context text DEFAULT NULL
+    error_detail text DEFAULT NULL, error_context text DEFAULT NULL, response_status integer DEFAULT NULL
 ) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -288,7 +299,7 @@ BEGIN
                       THEN 'timed_out' ELSE 'cancelled' END;
     END IF;
     PERFORM reconciler.end_run(
-        run, final, rows_affected, error_sqlstate, error_message, error_detail, error_context);
+        run, final, rows_affected, error_sqlstate, error_message, error_detail, error_context, response_status);
     RETURN final;
 END
 $$;

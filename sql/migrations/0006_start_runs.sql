@@ -243,6 +243,9 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     run             record;
+    answer          record;
+    response_status integer;
+    request_id      bigint;
     since           timestamptz := pg_catalog.clock_timestamp();
     affected        bigint;
     error_detail    text;
@@ -267,7 +270,13 @@ BEGIN
             EXECUTE run.body;
             GET DIAGNOSTICS affected = ROW_COUNT;
         ELSIF run.kind = 'http' THEN
-            PERFORM reconciler.send_request(run.run_id, run.token);
+            answer := reconciler.send_request(run.run_id, run.token);
+            response_status := answer.status;
+            request_id := answer.request_id;
+            IF answer.problem IS NOT NULL THEN
+                RAISE EXCEPTION USING ERRCODE = 'external_routine_exception', MESSAGE = answer.problem,
+                    DETAIL = coalesce(answer.content, '');
+            END IF;
         ELSE
             PERFORM reconciler.queue_run(run.run_id, run.token);
             affected := 1;
@@ -285,9 +294,17 @@ BEGIN
             GET STACKED DIAGNOSTICS error_sqlstate = RETURNED_SQLSTATE, error_message = MESSAGE_TEXT,
                 error_detail = PG_EXCEPTION_DETAIL, error_context = PG_EXCEPTION_CONTEXT;
     END;
+    IF outcome = 'succeeded' AND request_id IS NOT NULL THEN
+        -- pg_net sends it after the commit; the tick reads the answer and ends the run.
+        outcome := 'running';
+        COMMIT;
+        PERFORM reconciler.release_run(run.lock_key, run.shared);
+        COMMIT;
+        RETURN;
+    END IF;
     BEGIN
-        outcome := reconciler.finish_run(
-            run.run_id, run.token, outcome, affected, error_sqlstate, error_message, error_detail, error_context);
+        outcome := reconciler.finish_run(run.run_id, run.token, outcome, affected, error_sqlstate, error_message,
+                                         error_detail, error_context, response_status);
     EXCEPTION WHEN query_canceled OR assert_failure OR OTHERS THEN
         -- Cancelled at the last moment, or the body left a transaction in which nothing can be written.
         GET STACKED DIAGNOSTICS error_sqlstate = RETURNED_SQLSTATE, problem = MESSAGE_TEXT,
@@ -385,8 +402,9 @@ BEGIN
             PERFORM pg_catalog.pg_sleep(1);
             COMMIT;
         ELSE
-            RETURN;
+            EXIT;
         END IF;
     END LOOP;
+    CALL reconciler.deliver_alerts(began + interval '1 minute');
 END
 $$;

@@ -1,0 +1,101 @@
+-- Retention, in small batches: each looks at the oldest rows alone, holds row locks for milliseconds, and is a
+-- transaction of its own when the tick or clear_all_history calls it.
+
+-- Delete runs, alerts and finished queued jobs that are old enough. Returns how many rows went.
+CREATE FUNCTION reconciler.clear_history(keep interval, batch integer) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    before timestamptz := clock_timestamp() - greatest(keep, interval '1 hour');
+    deleted bigint;
+    total bigint := 0;
+BEGIN
+    IF NOT reconciler.is_runtime() THEN
+        RAISE EXCEPTION 'the role % may not delete history', session_user
+            USING ERRCODE = 'insufficient_privilege', HINT = format('%s may, and the tick.', current_user);
+    END IF;
+    -- Not more than a batch is read: where the oldest are young enough there is nothing to do.
+    DELETE FROM reconciler.cron_execution_log
+     WHERE id = ANY (ARRAY(
+           SELECT oldest.id
+             FROM (SELECT l.id, l.run_at, l.status FROM reconciler.cron_execution_log l
+                    ORDER BY l.id LIMIT clear_history.batch) AS oldest
+            WHERE oldest.run_at < before AND oldest.status <> 'running'));
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    total := total + deleted;
+    DELETE FROM reconciler.alerts
+     WHERE id = ANY (ARRAY(
+           SELECT oldest.id
+             FROM (SELECT a.id, a.resolved_at FROM reconciler.alerts a
+                    ORDER BY a.id LIMIT clear_history.batch) AS oldest
+            WHERE oldest.resolved_at < before));
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    total := total + deleted;
+    -- Failed ones stay: somebody may want to try them again.
+    DELETE FROM reconciler.jobs
+     WHERE id = ANY (ARRAY(
+           SELECT finished.id
+             FROM (SELECT 'default' AS name, interval '7 days' AS retention
+                    WHERE NOT EXISTS (SELECT FROM reconciler.queues WHERE name = 'default')
+                    UNION ALL
+                   SELECT name, retention FROM reconciler.queues) AS q
+            CROSS JOIN LATERAL (
+                  SELECT j.id FROM reconciler.jobs j
+                   WHERE j.queue = q.name AND j.status IN ('completed', 'cancelled')
+                     AND j.completed_at < clock_timestamp() - q.retention
+                   ORDER BY j.completed_at LIMIT clear_history.batch) AS finished
+            LIMIT clear_history.batch));
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    RETURN total + deleted;
+END
+$$;
+
+-- The same for pg_cron's own table, with the caller's rights: row-level security shows each role its own rows, a
+-- superuser all. A row can be without times: pg_cron was stopped before it wrote them. It is as old as the rows
+-- after it.
+CREATE FUNCTION reconciler.clear_details(keep interval, batch integer) RETURNS bigint
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    before timestamptz := pg_catalog.clock_timestamp() - greatest(keep, interval '1 hour');
+    deleted bigint;
+BEGIN
+    IF NOT pg_catalog.has_schema_privilege('cron', 'USAGE')
+       OR NOT pg_catalog.has_table_privilege('cron.job_run_details', 'DELETE') THEN
+        RETURN 0;
+    END IF;
+    DELETE FROM cron.job_run_details
+     WHERE runid = ANY (ARRAY(
+           WITH oldest AS MATERIALIZED (
+               SELECT d.runid, d.status, d.job_pid, coalesce(d.end_time, d.start_time) AS at
+                 FROM cron.job_run_details d ORDER BY d.runid LIMIT batch
+           )
+           SELECT o.runid FROM oldest o
+            WHERE (o.at < before
+                   OR (o.at IS NULL AND EXISTS (SELECT FROM oldest n WHERE n.runid > o.runid AND n.at < before)))
+              AND NOT (o.status NOT IN ('succeeded', 'failed')
+                       AND EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.pid = o.job_pid))));
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    RETURN deleted;
+END
+$$;
+
+-- All of it at once, for who has a great deal to clear: as many batches as it takes.
+CREATE PROCEDURE reconciler.clear_all_history(
+    keep_runs interval DEFAULT '30 days', keep_details interval DEFAULT '7 days', batch integer DEFAULT 1000
+)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    deleted bigint;
+BEGIN
+    COMMIT;
+    LOOP
+        deleted := reconciler.clear_history(keep_runs, batch);
+        COMMIT;
+        deleted := deleted + reconciler.clear_details(keep_details, batch);
+        COMMIT;
+        EXIT WHEN deleted = 0;
+    END LOOP;
+END
+$$;
