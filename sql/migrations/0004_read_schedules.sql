@@ -232,12 +232,11 @@ BEGIN
                 '^[ \t\n\v\f\r]*0*([1-5]?[0-9])[ \t\n\v\f\r]*second(?:s[ \t\n\v\f\r]*)?$')::integer, 0));
         END IF;
     END IF;
-    fields := string_to_array(lower(array_to_string(fields, ' ')), ' ');
     minutes := reconciler.read_field(fields[1], 0, 59);
     hours := reconciler.read_field(fields[2], 0, 23);
     days := CASE fields[3] WHEN '$' THEN 0 ELSE reconciler.read_field(fields[3], 1, 31) END;
-    months := reconciler.read_field(fields[4], 1, 12, '{jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec}');
-    weekdays := reconciler.read_field(fields[5], 0, 7, '{sun,mon,tue,wed,thu,fri,sat}');
+    months := reconciler.read_field(lower(fields[4]), 1, 12, '{jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec}');
+    weekdays := reconciler.read_field(lower(fields[5]), 0, 7, '{sun,mon,tue,wed,thu,fri,sat}');
     IF num_nulls(minutes, hours, days, months, weekdays) > 0 THEN
         RETURN NULL;
     END IF;

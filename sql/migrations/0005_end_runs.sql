@@ -295,7 +295,8 @@ BEGIN
     END IF;
     IF outcome = 'cancelled' THEN
         final := CASE WHEN run.stop_reason IS NOT NULL THEN run.stop_reason
-                      WHEN run.deadline_at <= clock_timestamp() OR error_message LIKE '%statement timeout%'
+                      WHEN run.deadline_at <= clock_timestamp() 
+                        OR error_message ~ '(statement timeout|^no answer within )'
                       THEN 'timed_out' ELSE 'cancelled' END;
     END IF;
     PERFORM reconciler.end_run(

@@ -75,6 +75,12 @@ BEGIN
                    ' ARRAY(SELECT %1$I.http_header(key, value) FROM jsonb_each_text($3)), $4, $5)::%1$I.http_request) r',
                    place)
        INTO status, answer USING method, url, headers, content_type, content;
+EXCEPTION WHEN OTHERS THEN
+    -- curl's own words, which no setting translates; a real cancelling is not among OTHERS.
+    IF SQLERRM ~* 'timed? ?out' THEN
+        RAISE EXCEPTION 'no answer within %', timeout USING ERRCODE = 'query_canceled', DETAIL = SQLERRM;
+    END IF;
+    RAISE;
 END
 $$;
 
@@ -107,7 +113,8 @@ BEGIN
         (SELECT h.value FROM jsonb_each_text(headers) AS h WHERE lower(h.key) = 'content-type'),
         CASE WHEN json_typeof(request -> 'body') = 'string' THEN 'text/plain' ELSE 'application/json' END);
     payload := CASE WHEN json_typeof(request -> 'body') = 'string' THEN request ->> 'body'
-                    ELSE (request -> 'body')::text END;
+                    WHEN request -> 'body' IS NOT NULL THEN (request -> 'body')::text
+                    WHEN method IN ('POST', 'PUT', 'PATCH') THEN '{}' END;
     headers := (SELECT coalesce(jsonb_object_agg(h.key, h.value) FILTER (WHERE lower(h.key) <> 'content-type'), '{}')
                   FROM jsonb_each_text(headers) AS h)
         -- The same for every attempt, so that the endpoint can tell a second try from a second order.
@@ -123,7 +130,7 @@ BEGIN
         IF method = 'POST' THEN
             EXECUTE 'SELECT net.http_post(url := $1, body := $2, headers := $3, timeout_milliseconds := $4)'
                INTO request_id
-              USING request ->> 'url', coalesce(payload::jsonb, '{}'),
+              USING request ->> 'url', payload::jsonb,
                     headers || '{"Content-Type": "application/json"}', (extract(epoch FROM patience) * 1000)::integer;
         ELSE
             EXECUTE format('SELECT net.%I(url := $1, headers := $2, timeout_milliseconds := $3)',
