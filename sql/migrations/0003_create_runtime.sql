@@ -44,7 +44,30 @@ CREATE TABLE reconciler.policies (
     zone            text     NOT NULL DEFAULT 'GMT'
 );
 COMMENT ON TABLE reconciler.policies IS 'How the runs of each managed job behave; apply copies it from the definition';
-CREATE INDEX policies_after_idx ON reconciler.policies USING gin (after) WHERE after <> '{}';
+
+-- Who waits for a job: asked at the end of each good run, so it has an index of its own kind.
+CREATE TABLE reconciler.dependencies (
+    after_name text NOT NULL,
+    job_name   text NOT NULL REFERENCES reconciler.policies (name) ON UPDATE CASCADE ON DELETE CASCADE,
+    PRIMARY KEY (after_name, job_name)
+);
+COMMENT ON TABLE reconciler.dependencies IS 'The column after of the policies, row by row';
+
+CREATE FUNCTION reconciler.list_dependencies() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM reconciler.dependencies d WHERE d.job_name = NEW.name AND d.after_name <> ALL (NEW.after);
+    INSERT INTO reconciler.dependencies (after_name, job_name)
+    SELECT other, NEW.name FROM unnest(NEW.after) AS other
+        ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER list_dependencies AFTER INSERT ON reconciler.policies
+    FOR EACH ROW WHEN (NEW.after <> '{}') EXECUTE FUNCTION reconciler.list_dependencies();
+CREATE TRIGGER list_changed_dependencies AFTER UPDATE OF after ON reconciler.policies
+    FOR EACH ROW WHEN (NEW.after IS DISTINCT FROM OLD.after) EXECUTE FUNCTION reconciler.list_dependencies();
 
 CREATE VIEW reconciler.declared_policies AS
 SELECT name,

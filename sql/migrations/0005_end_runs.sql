@@ -1,6 +1,7 @@
 -- End runs: what follows from an end (state, retry, alerts, dependents) is one unit with it.
 --
--- The functions that write run with the owner's rights and a pinned search_path. A run is ended with a token that
+-- The functions that everybody may call run with the owner's rights and a pinned search_path, which holds for those
+-- that they call in turn (and that nobody else may call). A run is ended with a token that
 -- start_run gives to who starts it, so that a body cannot report on its own run.
 
 DROP PROCEDURE reconciler.run_job(text);
@@ -14,7 +15,7 @@ AS $$ SELECT sha256(key || int8send(run_id)) FROM reconciler.run_key $$;
 
 -- The role of a job: its entry's, else the declared one, else that of the runner for all who name none.
 CREATE FUNCTION reconciler.find_role(username text, spec json) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE
 AS $$
 BEGIN
     RETURN coalesce(username, spec ->> 'role',
@@ -60,7 +61,7 @@ $$;
 CREATE FUNCTION reconciler.open_alert(
     job_name text, kind text, run_id bigint, message text, details jsonb, channels text[], remind interval
 ) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -88,7 +89,7 @@ $$;
 CREATE FUNCTION reconciler.resolve_alerts(
     job_name text, run_id bigint, kinds text[], alert_on text[], channels text[]
 ) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql
 AS $$
 DECLARE
     opened timestamptz;
@@ -115,10 +116,10 @@ $$;
 -- How long a run of this job may take before it counts as slow; null where nobody asked or nothing is known yet.
 -- The usual time is the median of the last 20 good runs, known from the fifth on.
 CREATE FUNCTION reconciler.find_slow_limit(policy reconciler.policies) RETURNS interval
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE
 AS $$
 BEGIN
-    IF policy.slow_limit IS NOT NULL OR NOT 'slow' = ANY (policy.alert_on) THEN
+    IF policy.slow_limit IS NOT NULL THEN
         RETURN policy.slow_limit;
     END IF;
     RETURN (
@@ -133,7 +134,7 @@ $$;
 
 -- Which of the jobs that a job waits for have not succeeded since its own last run.
 CREATE FUNCTION reconciler.find_unmet(job_name text, after text[]) RETURNS text[]
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE
 AS $$
 DECLARE
     since timestamptz;
@@ -150,7 +151,7 @@ $$;
 
 -- Let those start that waited for this job; a job whose only trigger is `after` starts anew each time.
 CREATE FUNCTION reconciler.start_dependents(job_name text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -158,8 +159,10 @@ DECLARE
 BEGIN
     FOR dependent IN
         SELECT p.name, p.after, d.jobid IS NULL AND d.spec ->> 'once' IS NULL AS is_triggered
-          FROM reconciler.policies p JOIN reconciler.definitions d ON d.name = p.name
-         WHERE p.after @> ARRAY[start_dependents.job_name] AND p.after <> '{}'
+          FROM reconciler.dependencies o
+          JOIN reconciler.policies p ON p.name = o.job_name
+          JOIN reconciler.definitions d ON d.name = p.name
+         WHERE o.after_name = start_dependents.job_name
            AND coalesce((d.spec ->> 'active')::boolean, true)
          ORDER BY p.name
     LOOP
@@ -183,7 +186,7 @@ CREATE FUNCTION reconciler.end_run(
     error_sqlstate text DEFAULT NULL, error_message text DEFAULT NULL,
     error_detail text DEFAULT NULL, error_context text DEFAULT NULL, response_status integer DEFAULT NULL
 ) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -248,7 +251,9 @@ BEGIN
                 policy.channels, policy.remind);
         END IF;
     ELSIF final = 'succeeded' THEN
-        slow := reconciler.find_slow_limit(policy);
+        IF 'slow' = ANY (policy.alert_on) THEN
+            slow := reconciler.find_slow_limit(policy);
+        END IF;
         is_slow := slow IS NOT NULL AND ended - run.run_at > slow;
         IF is_slow THEN
             PERFORM reconciler.open_alert(policy.name, 'slow', run.id,
@@ -256,10 +261,15 @@ BEGIN
                 jsonb_build_object('duration', ended - run.run_at, 'limit', slow, 'run_at', run.run_at),
                 policy.channels, policy.remind);
         END IF;
-        PERFORM reconciler.resolve_alerts(policy.name, run.id,
-            CASE WHEN is_slow THEN ARRAY['failed', 'lost', 'missed']
-                 ELSE ARRAY['failed', 'lost', 'missed', 'slow'] END, policy.alert_on, policy.channels);
-        PERFORM reconciler.start_dependents(policy.name);
+        -- Most runs have no alert to close and nobody who waits for them.
+        IF EXISTS (SELECT FROM reconciler.alerts a WHERE a.job_name = policy.name AND a.resolved_at IS NULL) THEN
+            PERFORM reconciler.resolve_alerts(policy.name, run.id,
+                CASE WHEN is_slow THEN ARRAY['failed', 'lost', 'missed']
+                     ELSE ARRAY['failed', 'lost', 'missed', 'slow'] END, policy.alert_on, policy.channels);
+        END IF;
+        IF EXISTS (SELECT FROM reconciler.dependencies d WHERE d.after_name = policy.name) THEN
+            PERFORM reconciler.start_dependents(policy.name);
+        END IF;
     END IF;
 END
 $$;
@@ -321,7 +331,7 @@ $$;
 -- Signal the backend of a run whose row the caller holds: as long as it is held, the run cannot end and its
 -- backend cannot be at other work. False where the backend is gone.
 CREATE FUNCTION reconciler.stop_run(run reconciler.cron_execution_log, reason text, who text) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql
 AS $$
 BEGIN
     IF run.request_id IS NULL AND reconciler.find_holder(run.lock_key, run.backend_pid) IS NULL THEN

@@ -18,7 +18,7 @@ $$;
 
 -- Take the lock of a job and clear up after runs that lost theirs. Returns why not, or null when it is held.
 CREATE FUNCTION reconciler.take_lock(job_name text, lock_key bigint, shared boolean) RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql
 AS $$
 DECLARE
     old reconciler.cron_execution_log;
@@ -146,7 +146,9 @@ BEGIN
         END IF;
     END IF;
 
-    DELETE FROM reconciler.starts s WHERE s.id = start.id;
+    IF start.id IS NOT NULL THEN
+        DELETE FROM reconciler.starts s WHERE s.id = start.id;
+    END IF;
     IF reason IS NOT NULL THEN
         PERFORM reconciler.log_skip(definition, start, trigger, reason);
         verdict := 'skip';
