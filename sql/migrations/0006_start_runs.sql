@@ -31,10 +31,11 @@ BEGIN
     IF shared THEN
         RETURN NULL;
     END IF;
-    -- Whoever holds the lock alone knows that no other run of the job goes on in a backend.
-    FOR old IN SELECT * FROM reconciler.cron_execution_log l
-                WHERE l.status = 'running' AND l.job_name = take_lock.job_name FOR UPDATE
-    LOOP
+    -- Whoever holds the lock alone knows that no other run of the job goes on in a backend. The newest run is the one
+    -- that can have been left; others, from when the job allowed several, are the tick's.
+    SELECT * INTO old FROM reconciler.cron_execution_log l
+     WHERE l.job_name = take_lock.job_name AND l.status <> 'skipped' ORDER BY l.run_at DESC LIMIT 1;
+    IF old.status = 'running' THEN
         IF old.request_id IS NOT NULL THEN
             PERFORM pg_advisory_unlock(lock_key);
             RETURN format('run %s waits for the answer to its request', old.id);
@@ -47,9 +48,12 @@ BEGIN
                 RETURN format('already running in this session, as run %s', old.id);
             END IF;
         END IF;
-        PERFORM reconciler.end_run(old, coalesce(old.stop_reason, 'lost'), error_message =>
-            format('backend %s went away without ending the run', old.backend_pid));
-    END LOOP;
+        SELECT * INTO old FROM reconciler.cron_execution_log l WHERE l.id = old.id FOR UPDATE;
+        IF old.status = 'running' THEN
+            PERFORM reconciler.end_run(old, coalesce(old.stop_reason, 'lost'), error_message =>
+                format('backend %s went away without ending the run', old.backend_pid));
+        END IF;
+    END IF;
     RETURN NULL;
 END
 $$;
@@ -344,10 +348,13 @@ DECLARE
 BEGIN
     -- Inside somebody's transaction this fails at once, before a lock is taken that a rollback would not release.
     COMMIT;
-    -- pg_cron names its connections, and its background workers have a type of their own.
-    trigger := coalesce(trigger, CASE WHEN pg_catalog.current_setting('application_name') = 'pg_cron' OR EXISTS (
-        SELECT FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a
-         WHERE a.backend_type = 'pg_cron') THEN 'schedule' ELSE 'manual' END);
+    -- pg_cron names its connections; its background workers have no name, but a type of their own.
+    trigger := coalesce(trigger, CASE
+        WHEN pg_catalog.current_setting('application_name') = 'pg_cron' THEN 'schedule'
+        WHEN pg_catalog.current_setting('application_name') = '' AND EXISTS (
+            SELECT FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a
+             WHERE a.backend_type = 'pg_cron') THEN 'schedule'
+        ELSE 'manual' END);
     CALL reconciler.carry_out(job_name, trigger, NULL, run_id, outcome, error_sqlstate, error_message);
     IF outcome NOT IN ('succeeded', 'running') THEN
         -- Again, so that pg_cron's own record of the run says failed too.
