@@ -349,12 +349,16 @@ BEGIN
     -- Inside somebody's transaction this fails at once, before a lock is taken that a rollback would not release.
     COMMIT;
     -- pg_cron names its connections; its background workers have no name, but a type of their own.
-    trigger := coalesce(trigger, CASE
-        WHEN pg_catalog.current_setting('application_name') = 'pg_cron' THEN 'schedule'
-        WHEN pg_catalog.current_setting('application_name') = '' AND EXISTS (
-            SELECT FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a
-             WHERE a.backend_type = 'pg_cron') THEN 'schedule'
-        ELSE 'manual' END);
+    IF trigger IS NOT NULL THEN
+        NULL;
+    ELSIF pg_catalog.current_setting('application_name') = 'pg_cron' THEN
+        trigger := 'schedule';
+    ELSIF pg_catalog.current_setting('application_name') = '' AND EXISTS (
+        SELECT FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a
+         WHERE a.backend_type = 'pg_cron')
+    THEN
+        trigger := 'schedule';
+    END IF;
     CALL reconciler.carry_out(job_name, trigger, NULL, run_id, outcome, error_sqlstate, error_message);
     IF outcome NOT IN ('succeeded', 'running') THEN
         -- Again, so that pg_cron's own record of the run says failed too.
