@@ -82,3 +82,16 @@ SELECT d.name, 'pg_cron', r.runid, r.start_time, r.end_time, r.end_time - r.star
   JOIN cron.job_run_details r ON r.jobid = d.jobid
  WHERE d.spec ->> 'mode' = 'direct';
 COMMENT ON VIEW reconciler.run_history IS 'Every run: our log for managed jobs, pg_cron''s details for direct ones';
+
+CREATE VIEW reconciler.scheduled_jobs AS
+SELECT d.name, d.kind, d.owner, d.spec ->> 'description' AS description,
+       CASE WHEN d.schedule IS NOT NULL THEN 'schedule' WHEN d.spec ->> 'once' IS NOT NULL THEN 'once'
+            WHEN d.spec -> 'after' IS NOT NULL THEN 'after' ELSE 'none' END AS trigger,
+       d.schedule, (d.spec ->> 'once')::timestamptz AS run_at,
+       CASE WHEN json_typeof(d.spec -> 'after') = 'array'
+            THEN ARRAY(SELECT json_array_elements_text(d.spec -> 'after')) END AS after,
+       coalesce(d.active, (d.spec ->> 'active')::boolean, true) AS active,
+       reconciler.find_role(d.username, d.spec) AS role, d.source
+  FROM reconciler.definitions d
+ WHERE d.kind IN ('job', 'worker');
+COMMENT ON VIEW reconciler.scheduled_jobs IS 'What is declared to run, and when';
