@@ -24,6 +24,7 @@ COMMANDS = {
     "drift": ("planning", "Show what was changed behind the files' back."),
     "import": ("importing", "Write entries that nobody declared as spec files."),
     "status": ("status", "Show what runs, when it last ran and when it will."),
+    "alerts": ("alerts", "List, test and deliver alerts."),
     "migrate": ("applying", "Create or upgrade the schema reconciler on the target."),
     "doctor": ("doctor", "Find the dangers that the target is in, with remedies."),
     "schema": ("validating", "Print a JSON Schema for editors and other tools."),
