@@ -11,6 +11,8 @@ import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from reconciler.core.specs import Mode
 
 # One pass over everything in which words are no SQL: comments, texts, quoted names, dollar quotes.
@@ -40,6 +42,8 @@ _TRANSACTION: Final = re.compile(
     r"\s*(begin|commit|rollback|start\s+transaction|end|abort|savepoint|release|prepare\s+transaction)\b",
     re.IGNORECASE,
 )
+_ROUTINE: Final = re.compile(r"\s*create\s+(?:or\s+replace\s+)?(?:function|procedure)\b", re.IGNORECASE)
+_MARK: Final = re.compile(r"[();]|(?<![\w$])(?:begin\s+atomic|case|end)(?![\w$])", re.IGNORECASE)
 
 
 def find_sql_fault(text: str, mode: Mode) -> str:
@@ -92,16 +96,68 @@ def strip_sql(text: str) -> str:
     """
     parts: list[str] = []
     position = 0
-    while (match := _OPAQUE.search(text, position)) is not None:
-        parts.append(text[position : match.start()])
-        position = match.end()
-        if match[0] == "/*":
-            position = _skip_comment(text, position)
-            parts.append(" ")
-        else:
-            parts.append(" " if match[0].startswith("--") else "''")
+    for start, end in _find_opaque(text):
+        parts.append(text[position:start])
+        parts.append(" " if text.startswith(("--", "/*"), start) else "''")
+        position = end
     parts.append(text[position:])
     return "".join(parts)
+
+
+def split_statements(text: str) -> tuple[str, ...]:
+    """Split SQL into its statements, after the rules of PostgreSQL's own psql.
+
+    A semicolon ends a statement unless it stands in a text, a name, a comment, parentheses (CREATE RULE) or
+    the body of a routine in standard SQL (BEGIN ATOMIC).
+
+    Args:
+        text: SQL.
+
+    Returns:
+        The statements as they are written, without their semicolons; none that holds nothing but comments.
+    """
+    opaque = list(_find_opaque(text))
+    plain = _blank(text, opaque)
+    # What holds nothing but comments is no statement, but a quoted text may be part of one.
+    words = _blank(text, [span for span in opaque if text.startswith(("--", "/*"), span[0])])
+    statements = []
+    begin = depth = blocks = 0
+    for mark in [*_MARK.finditer(plain), None]:
+        what = mark[0].lower() if mark else ";"
+        end = mark.start() if mark else len(text)
+        if what == "(":
+            depth += 1
+        elif what == ")":
+            depth = max(depth - 1, 0)
+        elif what.startswith("begin"):
+            blocks += _ROUTINE.match(plain, begin) is not None
+        elif what == "case":
+            blocks += blocks > 0
+        elif what == "end":
+            blocks -= blocks > 0
+        elif mark is None or not (depth or blocks):
+            if words[begin:end].strip():
+                statements.append(text[begin:end].strip())
+            begin, depth, blocks = end + 1, 0, 0
+    return tuple(statements)
+
+
+def _find_opaque(text: str) -> Iterator[tuple[int, int]]:
+    """Find where words are no SQL: from where to where."""
+    position = 0
+    while (match := _OPAQUE.search(text, position)) is not None:
+        position = match.end() if match[0] != "/*" else _skip_comment(text, match.end())
+        yield match.start(), position
+
+
+def _blank(text: str, spans: list[tuple[int, int]]) -> str:
+    """Put blanks in the place of some parts, so that all others stay where they are."""
+    parts: list[str] = []
+    position = 0
+    for start, end in spans:
+        parts += (text[position:start], " " * (end - start))
+        position = end
+    return "".join([*parts, text[position:]])
 
 
 def _skip_comment(text: str, position: int) -> int:
