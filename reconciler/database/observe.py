@@ -50,6 +50,23 @@ def observe(conn: psycopg.Connection) -> Observation:
         return observe_within(conn)
 
 
+def observe_facts(conn: psycopg.Connection) -> Facts:
+    """Observe the server alone: versions, settings and rights, whatever the number of jobs.
+
+    Args:
+        conn: To the target.
+
+    Returns:
+        The facts, without migrations.
+
+    Raises:
+        RightsError: The schema reconciler is there, but the role may not read it.
+    """
+    row = _fetch_facts(conn)
+    _require_readable(row)
+    return _make_facts(row)
+
+
 def observe_within(conn: psycopg.Connection) -> Observation:
     """Observe a target inside the caller's transaction, so that its own changes are seen.
 
@@ -65,12 +82,7 @@ def observe_within(conn: psycopg.Connection) -> Observation:
     queries = load_queries("observe")
     row = _fetch_facts(conn)
     facts = _make_facts(row)
-    if row["has_definitions"] and not row["read_definitions"]:
-        raise RightsError(
-            f"the role {facts.role} may not read the schema reconciler of {facts.database}",
-            remedy="as its owner: GRANT USAGE ON SCHEMA reconciler, and SELECT ON ALL TABLES IN SCHEMA "
-            f'reconciler, TO "{facts.role}"',
-        )
+    _require_readable(row)
     names: list[str] = []
     if row["has_definitions"]:
         names += [
@@ -130,6 +142,15 @@ def _fetch_facts(conn: psycopg.Connection) -> dict[str, Any]:
         row = cursor.execute(load_queries("observe")["observe_facts"]).fetchone()
     assert row is not None  # noqa: S101 - it selects from one row of pg_roles
     return row
+
+
+def _require_readable(row: dict[str, Any]) -> None:
+    if row["has_definitions"] and not row["read_definitions"]:
+        raise RightsError(
+            f"the role {row['role']} may not read the schema reconciler of {row['database']}",
+            remedy="as its owner: GRANT USAGE ON SCHEMA reconciler, and SELECT ON ALL TABLES IN SCHEMA "
+            f'reconciler, TO "{row["role"]}"',
+        )
 
 
 def _fetch_all(
