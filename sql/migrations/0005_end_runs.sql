@@ -300,6 +300,11 @@ BEGIN
         RAISE EXCEPTION 'run % is not running', run_id USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
     IF run.status = 'lost' THEN
+        -- It counts once.
+        UPDATE reconciler.job_states s
+           SET total_runs = s.total_runs - 1, failed_runs = s.failed_runs - 1,
+               consecutive_failures = greatest(s.consecutive_failures - 1, 0)
+          FROM reconciler.definitions d WHERE d.id = run.definition_id AND s.name = d.name;
         DELETE FROM reconciler.starts s
          WHERE s.trigger = 'retry' AND s.chain_id = coalesce(run.chain_id, run.id);
     END IF;
