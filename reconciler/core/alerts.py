@@ -161,7 +161,7 @@ def _facts(alert: Alert, run: RunFacts | None, where: str) -> list[tuple[str, st
 
 
 def _describe_run(run: RunFacts) -> str:
-    parts = [run.status.replace("_", " "), f"started by {run.trigger.replace('_', ' ')}"]
+    parts = [run.status.replace("_", " "), f"trigger {run.trigger.replace('_', ' ')}"]
     if run.completed_at is not None:
         parts[0] += f" after {_duration(run.completed_at - run.run_at)}"
     if run.attempt > 1:

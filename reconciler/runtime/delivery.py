@@ -280,7 +280,7 @@ def deliver_due(
     Raises:
         ReconcilerError: The target has no outbox, or it cannot be read or written.
     """
-    require_outbox(conn)
+    _prepare(conn)
     due_by = read_clock(conn)
     while True:
         started = 0 if is_stopping() else deliverer.start_due(conn, due_by=due_by)
@@ -337,7 +337,7 @@ def watch(
     while not is_stopping():
         try:
             with connect() as conn:
-                require_outbox(conn)
+                _prepare(conn)
                 listen(conn)
                 was_there, losses = True, 0
                 _serve(deliverer, conn, report=report, is_stopping=is_stopping)
@@ -356,6 +356,12 @@ def watch(
             over_at = time.monotonic() + wait.total_seconds()
             while time.monotonic() < over_at and not is_stopping():
                 time.sleep(_BUSY_SECONDS)
+
+
+def _prepare(conn: psycopg.Connection) -> None:
+    # Statements that are prepared on the server do not survive a pooler in transaction mode.
+    conn.prepare_threshold = None
+    require_outbox(conn)
 
 
 def _serve(

@@ -64,7 +64,7 @@ job       tidy
 target    production, database app
 since     2026-11-21 03:00:00 UTC
 seen      4 times, last 2026-11-21 03:03:00 UTC
-run       17, failed after 0:01:00, started by retry, attempt 2
+run       17, failed after 0:01:00, trigger retry, attempt 2
 began     2026-11-21 02:59:00 UTC
 sqlstate  22012
 
@@ -82,7 +82,7 @@ def test_an_error_that_the_message_lacks_is_added() -> None:
 def test_a_run_that_goes_on_has_no_duration() -> None:
     """A slow run is told while it runs."""
     body = make(alert(kind="slow"), run(status="running", completed_at=None, error_sqlstate=None)).body
-    assert "\nrun     17, running, started by schedule\n" in body
+    assert "\nrun     17, running, trigger schedule\n" in body
 
 
 def test_a_short_run_is_told_in_seconds() -> None:
