@@ -20,7 +20,7 @@ from reconciler.core.specs import (
     SqlBody,
     Trigger,
     WorkerSpec,
-    find_policies,
+    needs_runtime,
 )
 from reconciler.core.state import (
     Definition,
@@ -155,7 +155,7 @@ def make_job(
         name=name,
         place=PLACE,
         document=render_canonical(declared),
-        policies=find_policies(declared),
+        needs_runtime=needs_runtime(declared),
         trigger=trigger or Schedule(text="0 * * * *"),
         body=body or SqlBody(text="SELECT 1"),
         mode=mode,

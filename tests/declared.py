@@ -20,8 +20,9 @@ from reconciler.core.specs import (
     Schedule,
     Spec,
     SqlBody,
+    Succeeded,
     WorkerSpec,
-    find_policies,
+    needs_runtime,
 )
 from reconciler.database.apply import Applied, Planned, apply_target, plan_target
 from reconciler.database.connect import connect
@@ -58,9 +59,20 @@ def job(name: str, sql: str = "SELECT 1", *, schedule: str = NEVER, **fields: An
     return _job(name, Schedule(text=schedule), declared)
 
 
+def after(name: str, *others: str, **fields: Any) -> JobSpec:
+    """Declare a job whose only trigger is that others have succeeded."""
+    declared = {
+        **({} if fields.keys() & {"handler", "http"} else {"sql": "SELECT 1"}),
+        **fields,
+        "after": sorted(others),
+    }
+    return _job(name, Succeeded(), declared)
+
+
 def once(name: str, at: datetime = LATER, **fields: Any) -> JobSpec:
-    """Declare a one-time job; its handler is `work.do` unless the fields name one."""
-    declared = {"handler": "work.do", **fields, "once": at.isoformat().replace("+00:00", "Z")}
+    """Declare a one-time job; its handler is `work.do` unless the fields name another body."""
+    body = {} if fields.keys() & {"sql", "http"} else {"handler": "work.do"}
+    declared = {**body, **fields, "once": at.isoformat().replace("+00:00", "Z")}
     return _job(name, Once(at=at), declared)
 
 
@@ -84,6 +96,7 @@ def worker(name: str, **fields: Any) -> WorkerSpec:
         document=render_canonical(declared),
         schedule=declared["schedule"],
         queue=declared.get("queue", "default"),
+        secret=declared.get("token", {"secret": ""})["secret"],
         active=declared.get("active", True),
         protect=declared.get("protect", False),
         renamed_from=declared.get("renamed_from", ""),
@@ -93,7 +106,13 @@ def worker(name: str, **fields: Any) -> WorkerSpec:
 def channel(name: str, **fields: Any) -> ChannelSpec:
     """Declare a channel."""
     declared = {"url": {"secret": name}, **fields}
-    return ChannelSpec(name=name, place=PLACE, document=render_canonical(declared))
+    return ChannelSpec(
+        name=name,
+        place=PLACE,
+        document=render_canonical(declared),
+        secret=declared["url"]["secret"],
+        deliver=declared.get("deliver", "process"),
+    )
 
 
 def request(
@@ -189,12 +208,13 @@ class Site:
             }
 
 
-def _job(name: str, trigger: Schedule | Once, declared: Mapping[str, Any]) -> JobSpec:
+def _job(name: str, trigger: Schedule | Once | Succeeded, declared: Mapping[str, Any]) -> JobSpec:
     body: Body
     if "sql" in declared:
         body = SqlBody(text=declared["sql"])
     elif "http" in declared:
-        body = HttpBody(url=declared["http"]["url"])
+        http = declared["http"]
+        body = HttpBody(url=http["url"], secret=http.get("token", {"secret": ""})["secret"])
     else:
         body = HandlerBody(handler=declared["handler"], queue=declared.get("queue", "default"))
     return JobSpec(
@@ -210,6 +230,6 @@ def _job(name: str, trigger: Schedule | Once, declared: Mapping[str, Any]) -> Jo
         active=declared.get("active", True),
         protect=declared.get("protect", False),
         after=tuple(declared.get("after", ())),
-        policies=find_policies(declared),
+        needs_runtime=declared.get("mode") != "direct" and needs_runtime(declared),
         renamed_from=declared.get("renamed_from", ""),
     )

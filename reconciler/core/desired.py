@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from reconciler.core.runtime_jobs import RUNNER, Neighbours, is_foreign, make_runtime_specs, render_call
 from reconciler.core.schedules import find_problem
 from reconciler.core.specs import (
     ChannelSpec,
@@ -13,10 +14,10 @@ from reconciler.core.specs import (
     HttpBody,
     JobSpec,
     Once,
-    QueueSpec,
     Schedule,
     Spec,
     SqlBody,
+    Succeeded,
     WorkerSpec,
     order_specs,
 )
@@ -26,23 +27,26 @@ from reconciler.core.triggers import compile_trigger, is_same_zone
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from reconciler.core.config import Target
     from reconciler.core.facts import Facts
     from reconciler.core.schedules import Dialect
     from reconciler.core.specs import Place
 
 HOLDS = {
-    "http": "HTTP bodies are stored, but this release does not send them yet: no entry is made",
+    "http": "requests are sent from the database, and this one has neither of the extensions http and "
+    "pg_net, so these are only stored: CREATE EXTENSION http (the package postgresql-NN-http), or pg_net",
     "worker": "push workers are stored, but this release does not call their endpoints yet: no entry is made",
     "handler": "handlers are queued in reconciler.jobs when due, but this release has no worker that does "
     "them",
-    "once": "one-time jobs are stored in reconciler.jobs, but this release does not start them yet",
     "timezone": "times in a zone other than the server's are stored, but not scheduled by this release: "
     "no entry is made; write the time in the server's zone until then",
-    "after": "dependencies (after) are stored; this release starts each job by its own schedule alone",
-    "policies": "timeout, on_failure, alert, catch_up and concurrency other than skip are stored, but not "
-    "carried out by this release",
+    "runtime": "nobody carries out their time limits, retries, alerts, dependencies, missed and one-time "
+    "starts, since runtime is false on this target: leave it out, or call reconciler.tick() and "
+    "reconciler.runner() often",
 }
-"""What this release stores and does not execute yet, by the notice's code."""
+"""What is stored and not executed, by this release or on this target, by the notice's code."""
+
+_SENDERS = frozenset({"http", "pg_net"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,65 +64,60 @@ class SpecProblem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Server:
-    """What of the facts decides; found out once, since there can be many specs."""
+    """What of server and target decides; found out once, since there can be many specs."""
 
     database: str
     dialect: Dialect
     timezone: str
-
-
-def render_call(name: str) -> str:
-    """Render the command of a managed entry.
-
-    Args:
-        name: A resource's name; its grammar has no quote in it.
-
-    Returns:
-        One short, constant call, so that cron.job changes only when time, role or database do.
-    """
-    return f"CALL reconciler.run_job('{name}')"
+    sends: bool
+    sends_later: bool
+    role: str
+    foreign_role: str
+    has_runtime: bool
 
 
 def make_desired(
-    specs: Sequence[Spec], facts: Facts, *, owner: str, role: str = ""
+    specs: Sequence[Spec],
+    facts: Facts,
+    *,
+    owner: str,
+    target: Target,
+    neighbours: Neighbours | None = None,
 ) -> tuple[DesiredState, tuple[SpecProblem, ...]]:
     """Make the desired state of one target.
 
     Args:
-        specs: Everything declared for this target.
+        specs: Everything that people declared for this target.
         facts: The target's server.
         owner: Whose specs these are.
-        role: The role of entries that name none; "" leaves it to the role that applies.
+        target: With the role of entries that name none, where "" leaves it to the role that applies, and the
+            tool's own entries.
+        neighbours: What other owners have there; None for nobody.
 
     Returns:
         The state, and every spec that this server cannot take.
     """
-    server = _Server(database=facts.database, dialect=facts.dialect, timezone=facts.timezone)
+    neighbours = neighbours or Neighbours()
+    server = _read_server(facts, target, neighbours)
     resources: dict[str, DesiredResource] = {}
     problems: list[SpecProblem] = []
     held: defaultdict[str, list[str]] = defaultdict(list)
-    for spec in order_specs(specs):
+    for spec in order_specs([*specs, *make_runtime_specs(specs, facts, target, neighbours)]):
         entry: Entry | None = None
         once = False
         match spec:
-            case QueueSpec() | ChannelSpec():
-                pass
             case WorkerSpec():
                 held["worker"].append(spec.name)
                 problem = find_problem(spec.schedule, server.dialect)
                 if problem is not None:
                     problems.append(_describe(spec, problem.reason, problem.suggestion))
-            case JobSpec(trigger=Once()):
-                once = True
-                held["once"].append(spec.name)
+            case ChannelSpec(deliver="database") if not server.sends:
+                held["http"].append(spec.name)
+            case JobSpec():
+                once = isinstance(spec.trigger, Once)
+                entry = _place_job(spec, server, problems, held)
             case _:
-                text = _compile_schedule(spec, server, problems)
-                reason = _find_hold(spec, server)
-                if text and not reason:
-                    entry = _make_entry(spec, text, server, role)
-                if reason:
-                    held[reason].append(spec.name)
-                _note_unexecuted(spec, held)
+                pass
         resources[spec.name] = DesiredResource(
             kind=spec.kind,
             name=spec.name,
@@ -135,7 +134,44 @@ def make_desired(
     return DesiredState(owner=owner, resources=resources, notices=notices), tuple(problems)
 
 
-def _make_entry(spec: JobSpec, schedule: str, server: _Server, role: str) -> Entry:
+def _read_server(facts: Facts, target: Target, neighbours: Neighbours) -> _Server:
+    return _Server(
+        database=facts.database,
+        dialect=facts.dialect,
+        timezone=facts.timezone,
+        sends=not _SENDERS.isdisjoint(facts.extensions),
+        sends_later="pg_net" in facts.extensions,
+        role=target.role,
+        foreign_role=neighbours.entries[RUNNER] if is_foreign(target.role, neighbours) else "",
+        has_runtime=target.runtime is not None,
+    )
+
+
+def _place_job(
+    spec: JobSpec, server: _Server, problems: list[SpecProblem], held: defaultdict[str, list[str]]
+) -> Entry | None:
+    """Make the entry of a job, where it has one; note what is not executed."""
+    if spec.mode == "managed" and spec.database not in {"", server.database}:
+        reason = f"a managed job runs in the target's own database, {server.database}"
+        problems.append(_describe(spec, reason, "mode: direct"))
+    is_timed = not isinstance(spec.trigger, Once | Succeeded)
+    if server.foreign_role and not (is_timed or spec.role or isinstance(spec.body, HandlerBody)):
+        # Without an entry a job that names no role belongs to the runner of those, which is another owner's.
+        reason = f"it names no role, and would run as {server.foreign_role} like the jobs of another owner"
+        problems.append(_describe(spec, reason, f"role: {server.role}"))
+    schedule = _compile_schedule(spec, server, problems) if is_timed else ""
+    reason = _find_hold(spec, server)
+    if reason:
+        held[reason].append(spec.name)
+    if isinstance(spec.body, HandlerBody):
+        held["handler"].append(spec.name)
+    is_sent_later = isinstance(spec.body, HttpBody) and server.sends_later
+    if not server.has_runtime and (spec.needs_runtime or is_sent_later):
+        held["runtime"].append(spec.name)
+    return _make_entry(spec, schedule, server) if schedule and not reason else None
+
+
+def _make_entry(spec: JobSpec, schedule: str, server: _Server) -> Entry:
     if spec.mode == "direct" and isinstance(spec.body, SqlBody):
         command = spec.body.text
     else:
@@ -145,7 +181,7 @@ def _make_entry(spec: JobSpec, schedule: str, server: _Server, role: str) -> Ent
         schedule=schedule,
         command=command,
         database=spec.database or server.database,
-        username=spec.role or role,
+        username=spec.role or server.role,
         active=spec.active,
     )
 
@@ -165,24 +201,12 @@ def _compile_schedule(spec: JobSpec, server: _Server, problems: list[SpecProblem
         if problem is not None:
             problems.append(_describe(spec, problem.reason, problem.suggestion))
             return ""
-    if spec.mode == "managed" and spec.database not in {"", server.database}:
-        reason = f"a managed job runs in the target's own database, {server.database}"
-        problems.append(_describe(spec, reason, "mode: direct"))
     return compiled.text
 
 
 def _find_hold(spec: JobSpec, server: _Server) -> str:
-    if isinstance(spec.body, HttpBody):
+    if isinstance(spec.body, HttpBody) and not server.sends:
         return "http"
     if not is_same_zone(spec.timezone, server.timezone):
         return "timezone"
     return ""
-
-
-def _note_unexecuted(spec: JobSpec, held: defaultdict[str, list[str]]) -> None:
-    if isinstance(spec.body, HandlerBody):
-        held["handler"].append(spec.name)
-    if spec.after:
-        held["after"].append(spec.name)
-    if spec.policies:
-        held["policies"].append(spec.name)

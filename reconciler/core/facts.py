@@ -110,6 +110,17 @@ class Facts:
         value = self.settings.get("use_background_workers")
         return None if value is None else value == "on"
 
+    def same_server(self, other: Facts) -> bool:
+        """Tell whether everything is the same that a desired state is made of."""
+        return (
+            self.database == other.database
+            and self.role == other.role
+            and self.dialect == other.dialect
+            and self.timezone == other.timezone
+            and self.background_workers == other.background_workers
+            and self.extensions == other.extensions
+        )
+
 
 def find_lowest_version(extension: str, settings: Mapping[str, str]) -> tuple[int, int, int]:
     """Find the lowest pg_cron version that a server can be running.

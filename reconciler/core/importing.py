@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reconciler.core.names import is_name
+from reconciler.core.names import OWN_PREFIX, is_name
 from reconciler.core.schedules import find_problem
 
 if TYPE_CHECKING:
@@ -89,6 +89,11 @@ def _find_reason(entry: Entry, observed: ObservedState, jobs: Mapping[str, objec
         return (
             "its name is not of lower-case letters, digits, dots, underscores and hyphens; schedule it again "
             f"under such a name and SELECT cron.unschedule({entry.jobid})"
+        )
+    if entry.name.startswith(OWN_PREFIX):
+        return (
+            f"names that begin with {OWN_PREFIX} are the tool's own; schedule it again under another name "
+            f"and SELECT cron.unschedule({entry.jobid})"
         )
     if entry.name in jobs:
         return f"another role has an entry of this name that was imported; it belongs to {entry.username}"

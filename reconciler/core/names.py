@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 NAME_LIMIT = 63
 """Bytes of a name. pg_cron 1.3 and 1.4 cut longer ones silently, so that two can collide."""
 
+OWN_PREFIX = "reconciler-"
+"""What the names of the tool's own entries begin with, and nobody else's."""
+
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
 
 

@@ -26,8 +26,7 @@ SECTIONS: dict[str, Kind] = {"jobs": "job", "queues": "queue", "workers": "worke
 BUILT_IN_QUEUES = frozenset({"default"})
 """Queues that exist without being declared."""
 
-
-_POLICIES = ("timeout", "on_failure", "alert", "catch_up", "concurrency")
+_RUNTIME_KEYS = frozenset({"timeout", "alert", "after"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +106,12 @@ class Once:
     at: datetime
 
 
-Trigger: TypeAlias = Schedule | Every | Daily | Weekly | Monthly | Once
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Succeeded:
+    """`after:` alone: whenever all of those jobs have succeeded anew."""
+
+
+Trigger: TypeAlias = Schedule | Every | Daily | Weekly | Monthly | Once | Succeeded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,9 +123,15 @@ class SqlBody:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpBody:
-    """`http:`, a request sent from the database."""
+    """`http:`, a request sent from the database.
+
+    Attributes:
+        url: Where it is sent.
+        secret: The name of the secret that is its token; "" for none.
+    """
 
     url: str
+    secret: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +162,7 @@ class JobSpec:
         active: Whether it fires.
         protect: Whether it is safe from pruning, also after it vanished from the files.
         after: Names of jobs that must have succeeded first.
-        policies: Which keys were declared that say how runs behave, see `find_policies`.
+        needs_runtime: Whether it asks for more than its entry alone can do, see `needs_runtime`.
         renamed_from: The name it had; "" if none.
     """
 
@@ -168,7 +178,7 @@ class JobSpec:
     active: bool = True
     protect: bool = False
     after: tuple[str, ...] = ()
-    policies: tuple[str, ...] = ()
+    needs_runtime: bool = False
     renamed_from: str = ""
     kind: Literal["job"] = field(default="job", init=False)
 
@@ -195,6 +205,7 @@ class WorkerSpec:
         document: Canonical JSON of all that was declared.
         schedule: When it calls, in pg_cron's grammar.
         queue: Whose jobs it asks for.
+        secret: The name of the secret that is its token; "" for none.
         role: The role that runs it; "" is the target's.
         active: Whether it fires.
         protect: Whether it is safe from pruning.
@@ -206,6 +217,7 @@ class WorkerSpec:
     document: str
     schedule: str
     queue: str
+    secret: str = ""
     role: str = ""
     active: bool = True
     protect: bool = False
@@ -215,11 +227,23 @@ class WorkerSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelSpec:
-    """A channel for alerts; its address is a secret's name in the document."""
+    """A channel for alerts.
+
+    Attributes:
+        name: Unique among all resources of a target.
+        place: Where its name was written.
+        document: Canonical JSON of all that was declared.
+        secret: The name of the secret that is its address.
+        deliver: Who sends: a process of ours, or the database itself.
+        protect: Whether it is safe from pruning.
+        renamed_from: The name it had; "" if none.
+    """
 
     name: str
     place: Place
     document: str
+    secret: str = ""
+    deliver: Literal["process", "database"] = "process"
     protect: bool = False
     renamed_from: str = ""
     kind: Literal["channel"] = field(default="channel", init=False)
@@ -228,16 +252,22 @@ class ChannelSpec:
 Spec: TypeAlias = JobSpec | QueueSpec | WorkerSpec | ChannelSpec
 
 
-def find_policies(declared: Mapping[str, Any]) -> tuple[str, ...]:
-    """Find the keys of a job that say how its runs behave.
+def needs_runtime(declared: Mapping[str, Any]) -> bool:
+    """Tell whether a job asks for more than its entry alone can do.
 
     Args:
         declared: The job's declaration.
 
     Returns:
-        Those of timeout, on_failure, alert, catch_up and concurrency that ask for more than the default.
+        True for a timeout, retries, an alert, missed starts to make up for, jobs to wait for, and SQL or a
+        request at one time only: the tool's own entries carry them out.
     """
-    return tuple(key for key in _POLICIES if declared.get(key, "skip") != "skip")
+    return (
+        not _RUNTIME_KEYS.isdisjoint(declared)
+        or declared.get("on_failure", {}).get("retries", 0) > 0
+        or declared.get("catch_up", "none") != "none"
+        or ("once" in declared and "handler" not in declared)
+    )
 
 
 def order_specs(specs: Sequence[Spec]) -> tuple[Spec, ...]:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from reconciler.core.durations import render_duration
-from reconciler.core.specs import Daily, Every, Monthly, Once, Schedule, Trigger, Weekly
+from reconciler.core.specs import Daily, Every, Monthly, Once, Schedule, Succeeded, Trigger, Weekly
 
 if TYPE_CHECKING:
     from reconciler.core.schedules import Dialect
@@ -47,14 +47,14 @@ def compile_trigger(trigger: Trigger, dialect: Dialect) -> CompiledSchedule:
     """Compile a recurring trigger for one pg_cron version, in the server's own zone.
 
     Args:
-        trigger: Any but a one-time trigger.
+        trigger: One that recurs by the clock.
         dialect: What the server's pg_cron reads.
 
     Returns:
         The schedule, or the problem.
 
     Raises:
-        ValueError: The trigger is a one-time one, which has no schedule.
+        ValueError: The trigger has no schedule: it comes once, or when other jobs have succeeded.
     """
     match trigger:
         case Schedule(text=text):
@@ -69,8 +69,8 @@ def compile_trigger(trigger: Trigger, dialect: Dialect) -> CompiledSchedule:
             if dialect.last_day:
                 return CompiledSchedule(text=f"{minute} {hour} $ * *")
             return CompiledSchedule(problem="the last day of the month needs pg_cron 1.6 or later")
-        case Once():
-            raise ValueError("a one-time trigger has no schedule")
+        case Once() | Succeeded():
+            raise ValueError("a trigger that does not recur by the clock has no schedule")
         case _:
             return CompiledSchedule(text=f"{trigger.minute} {trigger.hour} {trigger.day} * *")
 

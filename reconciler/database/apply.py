@@ -13,6 +13,7 @@ from reconciler.collector import paused_collector
 from reconciler.core.desired import make_desired
 from reconciler.core.plan import Fingerprints, Plan, find_refusal, make_fingerprints, make_plan
 from reconciler.core.preflight import find_dangers
+from reconciler.core.runtime_jobs import find_neighbours
 from reconciler.core.steps import Steps, make_steps
 from reconciler.errors import DatabaseError, RefusedError, RightsError, StalePlanError
 
@@ -163,7 +164,11 @@ def _plan(observation: Observation, request: Request, *, known: Planned | None =
     pending = find_pending(observed.facts.migrations)
     if known is None:
         desired, problems = make_desired(
-            request.specs, observed.facts, owner=request.owner, role=request.target.role
+            request.specs,
+            observed.facts,
+            owner=request.owner,
+            target=request.target,
+            neighbours=find_neighbours(observed.definitions, request.owner),
         )
     else:
         desired, problems = known.desired, known.problems
@@ -182,7 +187,10 @@ def _plan(observation: Observation, request: Request, *, known: Planned | None =
 def _is_same_server(shown: Planned, observation: Observation) -> bool:
     """Tell whether everything about the server is the same that a desired state is made of."""
     one, other = shown.observed.facts, observation.state.facts
-    return (one.database, one.dialect, one.timezone) == (other.database, other.dialect, other.timezone)
+    owner = shown.desired.owner
+    return one.same_server(other) and find_neighbours(shown.observed.definitions, owner) == find_neighbours(
+        observation.state.definitions, owner
+    )
 
 
 def _check(planned: Planned, request: Request, allow_deletes: int | None) -> None:

@@ -22,10 +22,11 @@ from reconciler.core.specs import (
     QueueSpec,
     Schedule,
     SqlBody,
+    Succeeded,
     Trigger,
     Weekly,
     WorkerSpec,
-    find_policies,
+    needs_runtime,
 )
 from reconciler.core.triggers import compile_trigger
 from reconciler.loader.canonical_values import DAYS, OMIT, RULES, UnreadableError, parse_instant
@@ -39,7 +40,12 @@ if TYPE_CHECKING:
     from reconciler.loader.problems import Problem
 
 _NOT_DIRECT = ("timeout", "on_failure", "after", "alert", "catch_up", "concurrency")
-
+_WITHOUT_ZONE = {
+    "every": "an interval has no zone",
+    "once": "its offset says the zone",
+    "after": "which has no time of its own",
+}
+_NO_SECRET = {"secret": ""}
 
 _TRIGGERS = frozenset(TRIGGERS)
 _BODIES = frozenset(BODIES)
@@ -145,7 +151,7 @@ class SpecBuilder:
 
     def _check_choices(self, declaration: Declaration) -> tuple[str, str]:
         value = declaration.value
-        triggers = [key for key in value if key in _TRIGGERS]
+        triggers = [key for key in value if key in _TRIGGERS] or ["after"] * bool(value.get("after"))
         bodies = [key for key in value if key in _BODIES]
         if len(triggers) == len(bodies) == 1:
             return triggers[0], bodies[0]
@@ -169,7 +175,7 @@ class SpecBuilder:
         trigger = _make_trigger(trigger_key, document[trigger_key])
         if isinstance(trigger, Schedule):
             self._check_schedule(declaration, trigger.text)
-        elif not isinstance(trigger, Once):
+        elif not isinstance(trigger, Once | Succeeded):
             compiled = compile_trigger(trigger, self._dialect)
             if compiled.problem:
                 self._complain(declaration, (trigger_key,), compiled.problem)
@@ -183,9 +189,10 @@ class SpecBuilder:
             if fault:
                 self._complain(declaration, ("sql",), fault)
         elif body_key == "http":
-            body = HttpBody(url=document["http"]["url"])
-            if "token" in document["http"]:
-                self._check_secret(declaration, ("http", "token"), document["http"]["token"])
+            http = document["http"]
+            body = HttpBody(url=http["url"], secret=http.get("token", _NO_SECRET)["secret"])
+            if "token" in http:
+                self._check_secret(declaration, ("http", "token"), http["token"])
         else:
             body = HandlerBody(handler=document["handler"], queue=value.get("queue", "default"))
         return JobSpec(
@@ -201,7 +208,7 @@ class SpecBuilder:
             active=value.get("active", True),
             protect=value.get("protect", False),
             after=tuple(document.get("after", ())),
-            policies=find_policies(document),
+            needs_runtime=mode == "managed" and needs_runtime(document),
             renamed_from=value.get("renamed_from", ""),
         )
 
@@ -220,8 +227,8 @@ class SpecBuilder:
             for key in ("queue", "payload"):
                 if key in value:
                     settle(key, body, f"{key} goes with handler only, not with {body}: leave it out")
-        if trigger in {"every", "once"} and "timezone" in value:
-            why = "an interval has no zone" if trigger == "every" else "its offset says the zone"
+        if trigger in _WITHOUT_ZONE and "timezone" in value:
+            why = _WITHOUT_ZONE[trigger]
             settle("timezone", trigger, f"timezone does not go with {trigger}, {why}: leave it out")
         if value.get("mode") == "direct":
             self._check_direct(declaration, trigger, body, drop)
@@ -230,7 +237,7 @@ class SpecBuilder:
 
     def _check_direct(self, declaration: Declaration, trigger: str, body: str, drop: list[str]) -> None:
         # pg_cron runs a direct job as it is: nothing of ours can hold for it.
-        for key, rule in ((body, body == "sql"), (trigger, trigger != "once")):
+        for key, rule in ((body, body == "sql"), (trigger, trigger not in {"once", "after"})):
             if rule:
                 continue
             if declaration.rank_of("mode") < declaration.rank_of(key):
@@ -243,7 +250,7 @@ class SpecBuilder:
         if "mode" in drop:
             return
         for key in _NOT_DIRECT:
-            if key not in declaration.value:
+            if key not in declaration.value or key == trigger:
                 continue
             if declaration.rank_of(key) < declaration.rank_of("mode"):
                 drop.append(key)
@@ -273,6 +280,7 @@ class SpecBuilder:
             document=self._render(declaration, document),
             schedule=value["schedule"],
             queue=value.get("queue", "default"),
+            secret=value.get("token", _NO_SECRET)["secret"],
             role=value.get("role", ""),
             active=value.get("active", True),
             protect=value.get("protect", False),
@@ -286,6 +294,8 @@ class SpecBuilder:
             name=declaration.name,
             place=declaration.place,
             document=self._render(declaration, document),
+            secret=declaration.value["url"]["secret"],
+            deliver=declaration.value.get("deliver", "process"),
             protect=declaration.value.get("protect", False),
             renamed_from=declaration.value.get("renamed_from", ""),
         )
@@ -299,6 +309,8 @@ def _make_trigger(key: str, value: Any) -> Trigger:
         return Every(interval=parse_duration(value))
     if key == "once":
         return Once(at=parse_instant(value))
+    if key == "after":
+        return Succeeded()
     hour, minute = map(int, (value if key == "daily" else value["at"]).split(":"))
     if key == "daily":
         return Daily(hour=hour, minute=minute)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,7 @@ OMIT: Final = object()
 """Stands for a key that the document leaves out."""
 
 _TIME: Final = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
+_MULTIPLE: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,2})?x", re.ASCII)
 _INSTANT: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d{1,6})?)([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
@@ -53,6 +55,15 @@ def canonical_duration(text: str) -> str:
         ValueError: The text is no duration.
     """
     return render_duration(parse_duration(text))
+
+
+def _slow(text: str) -> str:
+    if _MULTIPLE.fullmatch(text) is None:
+        return canonical_duration(text)
+    multiple = Decimal(text[:-1])
+    if multiple <= 1:
+        raise ValueError(f"{text!r} is not slower than usual: write more than 1x, such as 3x")
+    return f"{multiple.normalize():f}x"
 
 
 def _rate(text: str) -> str:
@@ -195,7 +206,13 @@ RULES: Final[dict[str, dict[str, Callable[[Any], Any]]]] = {
         "concurrency": _without("skip"),
         "on_failure": _mapping({"retries": _number, "backoff": _BACKOFF}),
         "alert": _mapping(
-            {"after": _number, "channels": _in_order, "on": _in_order, "slow": canonical_duration}
+            {
+                "after": _number,
+                "channels": _in_order,
+                "on": _in_order,
+                "slow": _slow,
+                "remind": canonical_duration,
+            }
         ),
         "after": _names_or_omit,
         "active": _without(True),
@@ -216,6 +233,6 @@ RULES: Final[dict[str, dict[str, Callable[[Any], Any]]]] = {
         "timeout": canonical_duration,
         "active": _without(True),
     },
-    "channel": _LIFE,
+    "channel": {**_LIFE, "deliver": _without("process")},
 }
 """What is done to which key of which kind."""

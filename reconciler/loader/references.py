@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
-from reconciler.core.names import find_nearest
+from reconciler.core.names import OWN_PREFIX, find_nearest
 from reconciler.core.specs import BUILT_IN_QUEUES, Kind
 
 if TYPE_CHECKING:
@@ -40,6 +40,23 @@ def find_duplicates(declarations: Iterable[Declaration]) -> list[Problem]:
     return problems
 
 
+def find_reserved_names(declarations: Iterable[Declaration]) -> list[Problem]:
+    """Find names that are the tool's own.
+
+    Args:
+        declarations: Everything that is declared.
+
+    Returns:
+        A problem for each.
+    """
+    message = f"names that begin with {OWN_PREFIX} are the tool's own: choose another"
+    return [
+        one.make_problem((), f"{one.label}: {message}")
+        for one in declarations
+        if one.name.startswith(OWN_PREFIX)
+    ]
+
+
 def find_reference_problems(
     declarations: Sequence[Declaration],
     elsewhere: Mapping[str, Declaration],
@@ -60,7 +77,8 @@ def find_reference_problems(
     known["queue"] |= BUILT_IN_QUEUES
     for one in declarations:
         known[one.kind].add(one.name)
-    checker = _References(known, elsewhere)
+    direct = {one.name for one in declarations if one.kind == "job" and one.value.get("mode") == "direct"}
+    checker = _References(known, elsewhere, direct)
     if doubtful is not None:
         for kind, names in doubtful.items():
             known[kind] |= names
@@ -71,9 +89,12 @@ def find_reference_problems(
 
 
 class _References:
-    def __init__(self, known: Mapping[Kind, set[str]], elsewhere: Mapping[str, Declaration]) -> None:
+    def __init__(
+        self, known: Mapping[Kind, set[str]], elsewhere: Mapping[str, Declaration], direct: set[str]
+    ) -> None:
         self.known = known
         self.elsewhere = elsewhere
+        self.direct = direct
         self.problems: list[Problem] = []
 
     def check(self, one: Declaration) -> None:
@@ -84,6 +105,11 @@ class _References:
             return
         for number, name in enumerate(value.get("after", ())):
             self._check_name(one, ("after", number), "job", name)
+            if name in self.direct:
+                fault = f"{name} is handed to pg_cron as it is (mode: direct), so nobody sees it succeed"
+                self.problems.append(
+                    one.make_problem(("after", number), f"{one.label}: {fault}: leave it out")
+                )
         for number, name in enumerate(value["alert"].get("channels", ()) if "alert" in value else ()):
             self._check_name(one, ("alert", "channels", number), "channel", name)
 

@@ -92,7 +92,7 @@ def put_into_words(errors: Iterable[SchemaError], *, config: bool, label: str = 
             faults.append(SchemaFault(path=path, at_key=at_key, message=message, is_secret=is_secret))
     for title, count, fault in lacking:
         # A misspelt trigger is not a missing one too.
-        choices = TRIGGERS if title == "trigger" else BODIES
+        choices = (*TRIGGERS, "after") if title == "trigger" else BODIES
         if count or not any((fault.path, choice) in misspelt for choice in choices):
             faults.append(fault)
     return list(dict.fromkeys(faults))
@@ -111,7 +111,7 @@ def describe_choice(label: str, title: str, keys: Iterable[str]) -> str:
     """
     given = _given(title, keys)
     if not given:
-        choices = TRIGGERS if title == "trigger" else BODIES
+        choices = (*TRIGGERS, "or after") if title == "trigger" else BODIES
         return f"{label} has no {title}: write one of {', '.join(choices)}"
     plural = "triggers" if title == "trigger" else "bodies"
     count = {2: "two", 3: "three"}.get(len(given), str(len(given)))

@@ -12,7 +12,11 @@ from reconciler.errors import InvalidInputError
 from reconciler.loader.builder import SpecBuilder
 from reconciler.loader.declarations import Declaration, merge
 from reconciler.loader.problems import Problem, pick_line, render_problems
-from reconciler.loader.references import find_duplicates, find_reference_problems
+from reconciler.loader.references import (
+    find_duplicates,
+    find_reference_problems,
+    find_reserved_names,
+)
 from reconciler.loader.schema_check import Definition, find_schema_faults
 from reconciler.loader.sources import find_files, name_path, read_source
 from reconciler.loader.variables import VariableError, has_reference, insert_variables
@@ -53,6 +57,7 @@ def load_specs(config: Config, target: Target) -> tuple[Spec, ...]:
                 )
             )
         problems += find_duplicates(declarations)
+        problems += find_reserved_names(declarations)
         for one in declarations:
             problems += _check_targets(one, config)
         wanted = [one for one in declarations if _is_wanted(one, target)]

@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from reconciler.core.config import Runtime, Target
 from reconciler.core.desired import HOLDS, make_desired
 from reconciler.core.names import is_name
+from reconciler.core.runtime_jobs import Neighbours
 from reconciler.core.specs import (
+    ChannelSpec,
     Daily,
     Every,
     HandlerBody,
@@ -18,6 +21,7 @@ from reconciler.core.specs import (
     Schedule,
     Spec,
     SqlBody,
+    Succeeded,
     WorkerSpec,
 )
 from tests.core_builders import PLACE, make_entry, make_facts, make_job, make_other
@@ -28,10 +32,18 @@ if TYPE_CHECKING:
 
 _HTTP = HttpBody(url="https://shop.example/run")
 _HANDLER = HandlerBody(handler="mail.welcome", queue="default")
+_ONCE = Once(at=datetime(2026, 12, 1, tzinfo=UTC))
+_SENDING = make_facts(extensions=frozenset({"http"}))
+_QUEUEING = make_facts(extensions=frozenset({"pg_net"}))
 
 
-def _make(*specs: Spec, facts: Facts | None = None, role: str = "") -> DesiredState:
-    desired, problems = make_desired(specs, facts or make_facts(), owner="shop", role=role)
+def _target(role: str = "", *, runtime: bool = False) -> Target:
+    return Target(name="test", role=role, runtime=Runtime() if runtime else None)
+
+
+def _make(*specs: Spec, facts: Facts | None = None, role: str = "", runtime: bool = False) -> DesiredState:
+    target = _target(role, runtime=runtime)
+    desired, problems = make_desired(specs, facts or make_facts(), owner="shop", target=target)
     assert problems == ()
     return desired
 
@@ -40,12 +52,12 @@ def _entry_of(spec: JobSpec, *, facts: Facts | None = None, role: str = "") -> E
     return _make(spec, facts=facts, role=role).resources[spec.name].entry
 
 
-def _notices(*specs: Spec) -> dict[str, tuple[str, ...]]:
-    return {notice.code: notice.names for notice in _make(*specs).notices}
+def _notices(*specs: Spec, facts: Facts | None = None, runtime: bool = False) -> dict[str, tuple[str, ...]]:
+    return {notice.code: notice.names for notice in _make(*specs, facts=facts, runtime=runtime).notices}
 
 
 def _problem_of(spec: Spec, facts: Facts | None = None) -> str:
-    _, problems = make_desired([spec], facts or make_facts(), owner="shop")
+    _, problems = make_desired([spec], facts or make_facts(), owner="shop", target=_target())
     assert [problem.place for problem in problems] == [PLACE]
     return problems[0].message
 
@@ -90,8 +102,12 @@ def test_the_targets_role_runs_what_names_none() -> None:
     [
         (make_job("a", body=_HTTP), "http"),
         (make_job("a", timezone="Europe/Oslo"), "timezone"),
-        (make_job("a", trigger=Once(at=datetime(2026, 12, 1, tzinfo=UTC))), "once"),
+        (make_job("a", body=_HTTP, trigger=_ONCE), "http"),
+        (make_job("a", body=_HTTP, trigger=Succeeded()), "http"),
+        (make_job("a", body=_HANDLER, trigger=_ONCE), "handler"),
+        (make_job("a", body=_HANDLER, trigger=Succeeded()), "handler"),
         (make_other("worker", "a"), "worker"),
+        (ChannelSpec(name="a", place=PLACE, document="{}", deliver="database"), "http"),
     ],
 )
 def test_what_is_not_executed_has_no_entry_and_is_said(spec: Spec, code: str) -> None:
@@ -105,7 +121,7 @@ def test_what_is_not_executed_has_no_entry_and_is_said(spec: Spec, code: str) ->
 
 def test_a_one_time_job_is_marked() -> None:
     """One-time jobs are rows of the jobs table; recurring ones are not."""
-    desired = _make(make_job("a", trigger=Once(at=datetime(2026, 12, 1, tzinfo=UTC))), make_job("b"))
+    desired = _make(make_job("a", trigger=_ONCE), make_job("b"))
     assert (desired.resources["a"].once, desired.resources["b"].once) == (True, False)
 
 
@@ -116,38 +132,97 @@ def test_queues_and_channels_are_stored_without_notice(kind: Any) -> None:
     assert _notices(make_other(kind, "a")) == {}
 
 
+@pytest.mark.parametrize("facts", [_SENDING, _QUEUEING])
+def test_requests_are_sent_where_an_extension_can(facts: Facts) -> None:
+    """A request has its entry where the database has http or pg_net; a channel that it serves is fine too."""
+    channel = ChannelSpec(name="c", place=PLACE, document="{}", deliver="database")
+    desired = _make(make_job("a", body=_HTTP), channel, facts=facts, runtime=True)
+    assert desired.resources["a"].entry == make_entry("a", username="")
+    assert desired.notices == ()
+
+
+@pytest.mark.parametrize("trigger", [_ONCE, Succeeded()])
+def test_what_no_schedule_fires_has_no_entry_and_needs_no_notice(trigger: Once | Succeeded) -> None:
+    """SQL that runs once, or after others, is started by a runner."""
+    desired = _make(make_job("a", trigger=trigger), runtime=True)
+    assert desired.resources["a"].entry is None
+    assert desired.notices == ()
+
+
 @pytest.mark.parametrize(
-    ("spec", "codes"),
+    ("document", "needs"),
     [
-        (make_job(body=_HANDLER), ["handler"]),
-        (make_job(after=("b",)), ["after"]),
-        (make_job(document={"sql": "x", "timeout": "5m"}), ["policies"]),
-        (make_job(document={"sql": "x", "on_failure": {"retries": 1}}), ["policies"]),
-        (make_job(document={"sql": "x", "alert": {}}), ["policies"]),
-        (make_job(document={"sql": "x", "catch_up": "once"}), ["policies"]),
-        (make_job(document={"sql": "x", "concurrency": "wait"}), ["policies"]),
-        (make_job(document={"sql": "x", "concurrency": "skip"}), []),
-        (make_job(document={"sql": 'SELECT "timeout"', "payload": {"alert": 1}}), []),
-        (make_job(document={"labels": {"why": "timeout"}}), []),
+        ({"timeout": "5m"}, True),
+        ({"alert": {}}, True),
+        ({"after": ["b"]}, True),
+        ({"catch_up": "one"}, True),
+        ({"catch_up": "none"}, False),
+        ({"on_failure": {"retries": 1}}, True),
+        ({"on_failure": {"retries": 0}}, False),
+        ({"on_failure": {"backoff": {"initial": "1s"}}}, False),
+        ({"concurrency": "wait"}, False),
+        ({"once": "2026-12-01T00:00:00Z"}, True),
+        ({"once": "2026-12-01T00:00:00Z", "handler": "x"}, False),
+        ({"payload": {"alert": 1}, "labels": {"timeout": "x"}}, False),
     ],
 )
-def test_policies_that_are_not_carried_out_are_said(spec: Spec, codes: list[str]) -> None:
-    """Only a job's own keys count, not a word in its payload or its SQL."""
-    assert list(_notices(spec)) == codes
+def test_what_nobody_carries_out_is_said_where_the_runtime_is_switched_off(
+    document: dict[str, Any], needs: bool
+) -> None:
+    """runtime: false leaves policies without effect; a reviewer reads for which jobs."""
+    spec = make_job(document=document)
+    assert _notices(spec) == ({"runtime": ("a",)} if needs else {})
+    assert _notices(spec, runtime=True) == {}
+
+
+def test_a_request_that_is_answered_later_needs_the_runtime() -> None:
+    """pg_net queues requests, and the tick reads their answers; http answers at once."""
+    spec = make_job(body=_HTTP)
+    assert _notices(spec, facts=_QUEUEING) == {"runtime": ("a",)}
+    assert _notices(spec, facts=_SENDING) == {}
+
+
+def test_the_tools_own_entries_are_part_of_the_desired_state() -> None:
+    """They are resources of the owner like all others, and run as the target's role."""
+    desired = _make(make_job("a"), role="jobs", runtime=True)
+    assert list(desired.resources) == ["a", "reconciler-runner", "reconciler-tick"]
+    tick = desired.resources["reconciler-tick"].entry
+    assert tick == make_entry(
+        "reconciler-tick", schedule="15 seconds", command="CALL reconciler.tick()", username="jobs"
+    )
+
+
+@pytest.mark.parametrize("trigger", [_ONCE, Succeeded()])
+def test_no_job_runs_as_the_role_of_another_owners_runner(trigger: Once | Succeeded) -> None:
+    """Without an entry and without a role a job would be that runner's; it has to name its role."""
+    neighbours = Neighbours(entries={"reconciler-runner": "theirs"})
+    for spec, role, count in (
+        (make_job(trigger=trigger), "jobs", 1),
+        (make_job(trigger=trigger), "theirs", 0),
+        (make_job(trigger=trigger), "", 0),
+        (make_job(trigger=trigger, role="jobs"), "jobs", 0),
+        (make_job(trigger=trigger, body=_HANDLER), "jobs", 0),
+        (make_job(), "jobs", 0),
+    ):
+        _, problems = make_desired(
+            [spec], make_facts(), owner="shop", target=_target(role), neighbours=neighbours
+        )
+        assert ["would run as theirs" in problem.message for problem in problems] == [True] * count
+        assert ["write 'role: jobs'" in problem.message for problem in problems] == [True] * count
 
 
 def test_notices_and_resources_are_sorted_whatever_the_order() -> None:
     """Same input, same bytes."""
     specs: list[Spec] = [
-        make_job("b", after=("a",)),
-        make_job("a", after=("b",)),
+        make_job("b", body=_HANDLER),
+        make_job("a", body=_HANDLER),
         make_other("worker", "w"),
         make_other("queue", "q"),
         make_other("channel", "c"),
     ]
     assert _make(*specs) == _make(*reversed(specs))
     assert list(_make(*specs).resources) == ["c", "q", "a", "b", "w"]
-    assert _notices(*specs) == {"after": ("a", "b"), "worker": ("w",)}
+    assert _notices(*specs) == {"handler": ("a", "b"), "worker": ("w",)}
 
 
 _OLD = make_facts(extension="1.4-1", settings={})
@@ -165,6 +240,7 @@ _OLD = make_facts(extension="1.4-1", settings={})
             None,
             "a managed job runs in the target's own database, app; write 'mode: direct'",
         ),
+        (make_job(trigger=_ONCE, database="other"), None, "runs in the target's own database, app"),
         (make_job(trigger=Schedule(text="nonsense"), body=_HTTP), None, "job a: "),
         (
             WorkerSpec(name="a", place=PLACE, document="{}", schedule="30 seconds", queue="q"),
@@ -182,7 +258,8 @@ def test_what_the_server_cannot_take_is_a_problem_with_its_place(
 
 def test_a_schedule_that_cannot_be_taken_makes_no_entry() -> None:
     """A problem is never half applied."""
-    desired, _ = make_desired([make_job(trigger=Schedule(text="x"))], make_facts(), owner="shop")
+    spec = make_job(trigger=Schedule(text="x"))
+    desired, _ = make_desired([spec], make_facts(), owner="shop", target=_target())
     assert desired.resources["a"].entry is None
 
 

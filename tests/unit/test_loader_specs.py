@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from reconciler.core.config import Config, Secret, Target
 from reconciler.core.specs import (
+    ChannelSpec,
     Daily,
     Every,
     HandlerBody,
@@ -28,6 +29,7 @@ from reconciler.core.specs import (
     Schedule,
     Spec,
     SqlBody,
+    Succeeded,
     Weekly,
     WorkerSpec,
 )
@@ -97,16 +99,19 @@ def test_the_full_example_becomes_typed_specs(monkeypatch: pytest.MonkeyPatch) -
     specs = {spec.name: spec for spec in load_specs(config, target)}
     jobs = {name: spec for name, spec in specs.items() if isinstance(spec, JobSpec)}
     assert "only-staging" not in specs
-    assert [spec.kind for spec in specs.values()] == ["channel"] + ["queue"] * 3 + ["job"] * 6 + ["worker"]
+    assert [spec.kind for spec in specs.values()] == ["channel"] + ["queue"] * 3 + ["job"] * 7 + ["worker"]
     assert {name: spec.trigger for name, spec in jobs.items()} == {
         "by-day": Daily(hour=2, minute=30),
         "by-instant": Once(at=datetime(2026, 12, 1, 8, 0, 0, 250_000, tzinfo=UTC)),
         "by-interval": Daily(hour=2, minute=5),
         "by-month": Monthly(day="last", hour=23, minute=59),
         "by-schedule": Schedule(text="*/5 * * * *"),
+        "by-success": Succeeded(),
         "by-week": Weekly(days=(0, 3), hour=3, minute=0),
     }
-    assert jobs["by-day"].body == HttpBody(url="https://app.example.com/functions/v1/reminders")
+    assert jobs["by-day"].body == HttpBody(
+        url="https://app.example.com/functions/v1/reminders", secret="reminders"
+    )
     assert jobs["by-instant"].body == HandlerBody(handler="mail.welcome", queue="default")
     assert jobs["by-interval"].body == HandlerBody(handler="certification.expiry", queue="outreach")
     assert jobs["by-week"].body == SqlBody(text="VACUUM (ANALYZE) orders")
@@ -116,9 +121,53 @@ def test_the_full_example_becomes_typed_specs(monkeypatch: pytest.MonkeyPatch) -
     worker = specs["worker-default-1"]
     assert isinstance(worker, WorkerSpec)
     assert json.loads(worker.document)["limit"] == 20
+    assert worker.secret == "run-endpoint"
+    channel = specs["ops"]
+    assert isinstance(channel, ChannelSpec)
+    assert (channel.secret, channel.deliver) == ("ops-slack", "database")
+    assert json.loads(channel.document)["deliver"] == "database"
+    alert = json.loads(jobs["by-day"].document)["alert"]
+    assert (alert["slow"], alert["remind"]) == ("2m", "1d")
+    assert json.loads(jobs["by-success"].document)["alert"] == {"slow": "2.5x"}
+    assert {name for name, spec in jobs.items() if not spec.needs_runtime} == {"by-week"}
     outreach = json.loads(specs["outreach"].document)
     assert outreach["rate"] == "100/1m"
     assert "mode" not in outreach
+
+
+def test_the_defaults_of_the_file_give_way_where_jobs_follow_others(folder: Path) -> None:
+    """A zone or a mode that all jobs share says nothing to one without a time of its own."""
+    defaults = {"timezone": "Europe/Oslo", "mode": "direct"}
+    jobs = {"a": {"after": ["b"], "sql": "SELECT 1"}, "b": {"daily": "01:00", "sql": "x", "mode": "managed"}}
+    specs = _load(folder, json.dumps({"defaults": defaults, "jobs": jobs}))
+    assert json.loads(specs["a"].document) == {"after": ["b"], "sql": "SELECT 1"}
+    assert isinstance(specs["a"], JobSpec)
+    assert (specs["a"].mode, specs["a"].timezone, specs["a"].after) == ("managed", "", ("b",))
+
+
+def test_an_override_may_give_a_time_to_what_follows_others(folder: Path) -> None:
+    """A trigger beside after is one: the job runs at that time, once the others have succeeded."""
+    follows = {"after": ["b"], "sql": "SELECT 1", "overrides": {"staging": {"every": "5m"}}}
+    jobs = {"a": follows, "b": {"every": "5m", "sql": "SELECT 1"}}
+    text = json.dumps({"jobs": jobs})
+    for target, trigger in (("staging", Every(interval=timedelta(minutes=5))), ("production", Succeeded())):
+        spec = _load(folder, text, target=target)["a"]
+        assert isinstance(spec, JobSpec)
+        assert (spec.trigger, spec.after) == (trigger, ("b",))
+
+
+@pytest.mark.parametrize(
+    ("written", "canonical"), [("90s", "1m30s"), ("3x", "3x"), ("03.50x", "3.5x"), ("100.0x", "100x")]
+)
+def test_slow_is_a_duration_or_a_multiple(folder: Path, written: str, canonical: str) -> None:
+    """Both are spelt in one way, so that equal meaning is equal text."""
+    assert _document(folder, _job(alert={"slow": written}))["alert"]["slow"] == canonical
+
+
+def test_what_is_usual_is_left_out_of_a_channel(folder: Path) -> None:
+    """A channel that a process serves has the document that it always had."""
+    text = "channels: {a: {url: {secret: s}, deliver: process}}"
+    assert _document(folder, text) == {"url": {"secret": "s"}}
 
 
 def test_a_direct_job_leaves_out_what_only_the_defaults_say(folder: Path) -> None:

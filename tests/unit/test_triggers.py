@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from reconciler.core.dialects import Dialect, dialect_for
 from reconciler.core.schedules import find_problem, next_runs
-from reconciler.core.specs import Daily, Every, Monthly, Once, Schedule, Trigger, Weekly
+from reconciler.core.specs import Daily, Every, Monthly, Once, Schedule, Succeeded, Trigger, Weekly
 from reconciler.core.triggers import compile_trigger, is_same_zone
 
 _OLD = dialect_for((1, 4, 0))
@@ -58,10 +58,11 @@ def test_what_pg_cron_cannot_do_is_said(trigger: Trigger, dialect: Dialect, why:
     assert why in compiled.problem
 
 
-def test_a_one_time_trigger_has_no_schedule() -> None:
-    """One-time jobs are rows of the jobs table and never reach this function."""
-    with pytest.raises(ValueError, match="one-time"):
-        compile_trigger(Once(at=datetime(2026, 12, 1, tzinfo=UTC)), _NEW)
+@pytest.mark.parametrize("trigger", [Once(at=datetime(2026, 12, 1, tzinfo=UTC)), Succeeded()])
+def test_a_trigger_that_does_not_recur_has_no_schedule(trigger: Trigger) -> None:
+    """One-time jobs and those that follow others have no entry and never reach this function."""
+    with pytest.raises(ValueError, match="recur"):
+        compile_trigger(trigger, _NEW)
 
 
 _SECONDS = st.sampled_from([1, 59, 60, 120, 1800, 3600, 7200, 43_200, 86_400]) | st.integers(1, 90_000)
