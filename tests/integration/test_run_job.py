@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
 import pytest
 
 from tests.declared import Site, job, queue
+from tests.runs import OUR_LOCKS, apply, call, hold, log, running, statuses
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.servers import Database
 
 LOG: LiteralString = """
 SELECT status, rows_affected, error_sqlstate, error_message FROM reconciler.cron_execution_log ORDER BY id
 """
-OUR_LOCKS: LiteralString = (
-    "SELECT count(*) FROM pg_locks l JOIN reconciler.definitions d ON l.locktype = 'advisory'"
-    " AND l.classid::bigint = (d.lock_key >> 32) & 4294967295 AND l.objid::bigint = d.lock_key & 4294967295"
-)
 
 
 @pytest.fixture
@@ -32,41 +25,14 @@ def site(database: Database) -> Site:
     return Site(database)
 
 
-def call(site: Site, name: str = "a", user: str | None = None) -> psycopg.Error | None:
-    """Run a job over a connection that stays open; return what it failed with."""
-    try:
-        site.database.connect(user).execute("CALL reconciler.run_job(%s)", [name])
-    except psycopg.Error as error:
-        return error
-    return None
-
-
-@contextmanager
-def running(site: Site, name: str = "a") -> Iterator[tuple[int, list[psycopg.Error | None]]]:
-    """Run a job beside the test, from when its row says running.
-
-    Yields:
-        Its backend, and a list that gets what it failed with.
-    """
-    outcome: list[psycopg.Error | None] = []
-    thread = threading.Thread(target=lambda: outcome.append(call(site, name)))
-    query: LiteralString = "SELECT backend_pid FROM reconciler.cron_execution_log WHERE status = 'running'"
-    thread.start()
-    try:
-        wait_until(lambda: len(site.rows(query)) == 1, seconds=10, what="the run has begun")
-        yield site.rows(query)[0][0], outcome
-    finally:
-        thread.join(20)
-        assert not thread.is_alive()
-
-
 @pytest.mark.firing
 def test_pg_cron_runs_a_managed_job(any_mode_database: Database) -> None:
-    """Fired by pg_cron in each mode, runs are logged, and a failed one fails in pg_cron's own history too."""
+    """Fired by pg_cron in each mode, runs are logged as scheduled; a failed one fails in its history too."""
     site = Site(any_mode_database)
     is_old = any_mode_database.server.pg_cron < (1, 5, 0)
     schedule = "@reboot" if is_old else "1 second"  # 1.4 has no seconds; a restart is sooner than a minute
-    site.apply(
+    apply(
+        site,
         job("good", "CREATE TABLE IF NOT EXISTS public.made (n int)", schedule=schedule),
         job("bad", "SELECT 1/0", schedule=schedule),
     )
@@ -79,12 +45,12 @@ def test_pg_cron_runs_a_managed_job(any_mode_database: Database) -> None:
     expected = [("bad", "failed"), ("good", "succeeded")]
     wait_until(lambda: site.rows(history) == expected, seconds=20, what="both jobs ran")
     log = site.rows(
-        "SELECT DISTINCT job_name, status, error_message, role FROM reconciler.cron_execution_log"
+        "SELECT DISTINCT job_name, status, error_message, role, trigger FROM reconciler.cron_execution_log"
         " WHERE status <> 'running' ORDER BY 1"
     )
     assert log == [
-        ("bad", "failed", "division by zero", "postgres"),
-        ("good", "succeeded", None, "postgres"),
+        ("bad", "failed", "division by zero", "postgres", "schedule"),
+        ("good", "succeeded", None, "postgres", "schedule"),
     ]
     messages = site.rows("SELECT DISTINCT return_message FROM cron.job_run_details WHERE status = 'failed'")
     assert "division by zero" in messages[0][0]
@@ -93,19 +59,19 @@ def test_pg_cron_runs_a_managed_job(any_mode_database: Database) -> None:
 def test_a_run_is_logged_with_its_row_count(site: Site) -> None:
     """A run that succeeds has its end, its number of rows, its role and its revision."""
     site.run("CREATE TABLE public.t (n int)")
-    applied = site.apply(job("a", "INSERT INTO public.t SELECT generate_series(1, 7)"))
+    revision = apply(site, job("a", "INSERT INTO public.t SELECT generate_series(1, 7)"))
     assert call(site) is None
     assert site.rows(LOG) == [("succeeded", 7, None, None)]
     assert site.rows(
         "SELECT completed_at >= run_at, role, revision, trigger FROM reconciler.cron_execution_log"
-    ) == [(True, "postgres", applied.revision, "schedule")]
+    ) == [(True, "postgres", revision, "manual")]
     assert site.rows("SELECT count(*) FROM public.t") == [(7,)]
 
 
 def test_a_failure_is_logged_and_raised_again(site: Site) -> None:
     """A failed body is rolled back, logged with its details, and raised with its own SQLSTATE."""
     site.run("CREATE TABLE public.t (n int UNIQUE)")
-    site.apply(job("a", "INSERT INTO public.t VALUES (1); INSERT INTO public.t VALUES (1)"))
+    apply(site, job("a", "INSERT INTO public.t VALUES (1); INSERT INTO public.t VALUES (1)"))
     error = call(site)
     assert isinstance(error, psycopg.errors.UniqueViolation)
     assert "cron_execution_log" in (error.diag.message_detail or "")
@@ -133,7 +99,7 @@ def test_no_failure_escapes_the_log(site: Site, body: str, sqlstate: str) -> Non
     """Every failure of a body ends its run, also those that `WHEN OTHERS` does not catch."""
     if not sqlstate:
         site.run("ALTER ROLE postgres SET statement_timeout = '200ms'")
-    site.apply(job("a", body))
+    apply(site, job("a", body))
     error = call(site)
     site.run("ALTER ROLE postgres RESET statement_timeout")
     assert error is not None
@@ -147,14 +113,14 @@ def test_a_body_of_many_statements_is_one_unit(site: Site) -> None:
     """A body may hold any number of statements, quotes, percent signs and comments."""
     site.run("CREATE TABLE public.t (s text)")
     body = "INSERT INTO public.t VALUES ('50% of ''%s'' \\ $1'); -- done;\nINSERT INTO public.t SELECT 'x';"
-    site.apply(job("a", body))
+    apply(site, job("a", body))
     assert call(site) is None
     assert site.rows("SELECT s FROM public.t") == [("50% of '%s' \\ $1",), ("x",)]
 
 
 def test_a_running_row_is_visible_and_a_second_run_is_skipped(site: Site) -> None:
     """While a job runs, others see its row; a second run of it does nothing but say who holds the lock."""
-    site.apply(job("a", "SELECT pg_sleep(1)"), job("b"))
+    apply(site, job("a", hold()), job("b"))
     with running(site) as (pid, outcome):
         assert call(site) is None
         assert call(site, "b") is None
@@ -170,7 +136,7 @@ def test_a_running_row_is_visible_and_a_second_run_is_skipped(site: Site) -> Non
 @pytest.mark.parametrize("body", ["SELECT 1", "SELECT 1/0"])
 def test_the_lock_is_released_while_the_session_lives_on(site: Site, body: str) -> None:
     """After success and after failure the lock is free at once, though the session stays."""
-    site.apply(job("a", body))
+    apply(site, job("a", body))
     for _ in range(3):
         call(site)
         assert site.rows(OUR_LOCKS) == [(0,)]
@@ -179,7 +145,7 @@ def test_the_lock_is_released_while_the_session_lives_on(site: Site, body: str) 
 
 def test_a_cancelled_run_is_logged_and_frees_the_lock(site: Site) -> None:
     """pg_cancel_backend ends a run as cancelled, and the next one runs."""
-    site.apply(job("a", "SELECT pg_sleep(30)"))
+    apply(site, job("a", hold()))
     with running(site) as (pid, outcome):
         site.run("SELECT pg_sleep(0.1), pg_cancel_backend(%s)", pid)
     assert isinstance(outcome[0], psycopg.errors.QueryCanceled)
@@ -188,20 +154,20 @@ def test_a_cancelled_run_is_logged_and_frees_the_lock(site: Site) -> None:
 
 
 def test_a_killed_backend_leaves_no_lock(site: Site) -> None:
-    """A run whose backend is killed stays `running` without its lock, and does not hinder the next."""
-    site.apply(job("a", "SELECT pg_sleep(30)"))
+    """A run whose backend is killed leaves its lock, does not hinder the next, and is lost then."""
+    apply(site, job("a", hold()))
     with running(site) as (pid, outcome):
         site.run("SELECT pg_terminate_backend(%s, 5000)", pid)
     assert isinstance(outcome[0], psycopg.errors.AdminShutdown)
     assert site.rows(OUR_LOCKS) == [(0,)]
-    site.apply(job("a", "SELECT 1"))
+    apply(site, job("a", "SELECT 1"))
     assert call(site) is None
-    assert [row[0] for row in site.rows(LOG)] == ["running", "succeeded"]
+    assert [row[0] for row in site.rows(LOG)] == ["lost", "succeeded"]
 
 
 def test_inside_a_transaction_it_fails_at_once(site: Site) -> None:
     """In somebody's transaction block no lock is taken and no row is written."""
-    site.apply(job("a"))
+    apply(site, job("a"))
     conn = site.database.connect(autocommit=False)
     with pytest.raises(psycopg.errors.InvalidTransactionTermination):
         conn.execute("CALL reconciler.run_job('a')")
@@ -212,7 +178,7 @@ def test_inside_a_transaction_it_fails_at_once(site: Site) -> None:
 
 def test_an_unknown_job_is_told(site: Site) -> None:
     """A name that is not declared, or not a job, is an error that names it."""
-    site.apply(job("a"), queue("q"))
+    apply(site, job("a"), queue("q"))
     for name in ("nope", "q"):
         error = call(site, name)
         assert isinstance(error, psycopg.errors.UndefinedObject)
@@ -223,7 +189,7 @@ def test_an_unknown_job_is_told(site: Site) -> None:
 def test_another_role_may_not_run_a_job(site: Site) -> None:
     """Only its role, and members of it, run a job."""
     site.run("CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE carol LOGIN IN ROLE alice")
-    site.apply(job("a", role="alice"))
+    apply(site, job("a", role="alice"))
     error = call(site, user="bob")
     assert isinstance(error, psycopg.errors.InsufficientPrivilege)
     assert "alice" in (error.diag.message_hint or "")
@@ -246,14 +212,16 @@ def test_another_role_may_not_run_a_job(site: Site) -> None:
         "UPDATE cron.job SET command = 'x'",
         "CREATE TABLE reconciler.mine (a int)",
         "SELECT reconciler.start_run('of-another')",
-        "SELECT reconciler.queue_run(1)",
-        "SELECT reconciler.finish_run(1, 'failed', 0, '', '', '', '')",
+        "SELECT reconciler.queue_run(1, '')",
+        "SELECT reconciler.send_request(1, '')",
+        "SELECT reconciler.finish_run(1, '', 'failed')",
+        "SELECT reconciler.finish_run(1, sha256(int8send(1)), 'failed')",
     ],
 )
 def test_a_body_has_no_more_rights_than_its_role(site: Site, body: str) -> None:
     """The job of a weak role neither reads nor writes what belongs to the reconciler, nor others' runs."""
     site.run("CREATE ROLE weak LOGIN; GRANT USAGE ON SCHEMA cron TO weak")
-    site.apply(job("a", body, role="weak"), job("of-another", "SELECT pg_sleep(2)"))
+    apply(site, job("a", body, role="weak"), job("of-another", hold()))
     with running(site, "of-another"):
         error = call(site, user="weak")
     assert isinstance(
@@ -265,7 +233,7 @@ def test_a_body_has_no_more_rights_than_its_role(site: Site, body: str) -> None:
 def test_objects_of_the_caller_do_not_lead_astray(site: Site) -> None:
     """Temporary tables and functions named like ours, and any search_path, are not used in their stead."""
     site.run("CREATE ROLE weak LOGIN; CREATE SCHEMA evil AUTHORIZATION weak")
-    site.apply(job("a", role="weak"))
+    apply(site, job("a", role="weak"))
     conn = site.database.connect("weak")
     conn.execute(
         "SET search_path = evil, pg_temp, pg_catalog;"
@@ -279,28 +247,42 @@ def test_objects_of_the_caller_do_not_lead_astray(site: Site) -> None:
 def test_a_body_may_change_its_session(site: Site) -> None:
     """A body that sets another search_path or role is still logged, and its lock is freed."""
     site.run("CREATE ROLE weak LOGIN")
-    site.apply(job("a", "SET search_path = nowhere; SET ROLE weak"))
+    apply(site, job("a", "SET search_path = nowhere; SET ROLE weak"))
     assert call(site) is None
     assert [row[0] for row in site.rows(LOG)] == ["succeeded"]
     assert site.rows(OUR_LOCKS) == [(0,)]
 
 
-def test_a_body_that_ends_its_own_run_leaves_no_lock(site: Site) -> None:
-    """When the row cannot be finished, the lock is freed all the same."""
-    site.apply(
-        job(
-            "a",
-            "SELECT reconciler.finish_run((SELECT max(id) FROM reconciler.cron_execution_log),"
-            " 'failed', 0, '', '', '', '')",
-        )
-    )
-    assert isinstance(call(site), psycopg.errors.ObjectNotInPrerequisiteState)
+@pytest.mark.parametrize(
+    "body",
+    [
+        "DELETE FROM reconciler.cron_execution_log",
+        "UPDATE reconciler.cron_execution_log SET status = 'failed', completed_at = now()",
+    ],
+)
+def test_a_body_that_keeps_its_run_from_ending_has_failed(site: Site, body: str) -> None:
+    """When the row cannot be finished, what the body did is undone, the run has failed, its lock is free."""
+    site.run("CREATE TABLE public.t (n int)")
+    apply(site, job("a", f"INSERT INTO public.t VALUES (1); {body}"))
+    assert "not running" in str(call(site))
+    assert site.rows("SELECT count(*) FROM public.t") == [(0,)]
+    assert [
+        (status, "not running" in text) for status, text in log(site, "a", "status", "error_message")
+    ] == [("failed", True)]
     assert site.rows(OUR_LOCKS) == [(0,)]
+
+
+def test_what_is_deferred_fails_in_the_run(site: Site) -> None:
+    """A deferred constraint is checked while the run can still say so."""
+    site.run("CREATE TABLE public.t (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    apply(site, job("a", "INSERT INTO public.t VALUES (1), (1)"))
+    assert isinstance(call(site), psycopg.errors.UniqueViolation)
+    assert statuses(site) == ["failed"]
 
 
 def test_a_handler_job_is_queued(site: Site) -> None:
     """Each run of a job with a handler puts one row on its queue, with its payload."""
-    site.apply(queue("mail"), job("a", handler="mail.send", queue="mail", payload={"to": ["x"]}))
+    apply(site, queue("mail"), job("a", handler="mail.send", queue="mail", payload={"to": ["x"]}))
     assert call(site) is None
     assert call(site) is None
     assert (
@@ -312,8 +294,8 @@ def test_a_handler_job_is_queued(site: Site) -> None:
 
 def test_a_run_of_the_old_body_is_not_touched_by_an_apply(site: Site) -> None:
     """A job may be changed, and even removed, while it runs; the run ends as it began."""
-    site.apply(job("a", "SELECT pg_sleep(0.7)"), job("b"))
+    apply(site, job("a", hold()), job("b"))
     with running(site):
-        site.apply(job("b"), prune="auto")
+        apply(site, job("b"), prune="auto")
         assert site.rows("SELECT count(*) FROM reconciler.definitions") == [(1,)]
     assert [row[0] for row in site.rows(LOG)] == ["succeeded"]
