@@ -342,20 +342,23 @@ BEGIN
     IF run.request_id IS NULL AND reconciler.find_holder(run.lock_key, run.backend_pid) IS NULL THEN
         RETURN false;
     END IF;
-    UPDATE reconciler.cron_execution_log l
-       SET stop_reason = coalesce(l.stop_reason, stop_run.reason),
-           stop_at = coalesce(l.stop_at, clock_timestamp()), stop_by = coalesce(l.stop_by, stop_run.who)
-     WHERE l.id = run.id;
     IF run.request_id IS NOT NULL THEN
         -- The request is on its way; nobody waits for its answer any more.
-        PERFORM reconciler.end_run(run, coalesce(run.stop_reason, reason), error_message =>
+        UPDATE reconciler.cron_execution_log l
+           SET stop_reason = stop_run.reason, stop_at = clock_timestamp(), stop_by = stop_run.who
+         WHERE l.id = run.id;
+        PERFORM reconciler.end_run(run, reason, error_message =>
             CASE reason WHEN 'timed_out' THEN 'no answer in time' ELSE 'cancelled by ' || who END);
         RETURN true;
     END IF;
-    -- A body may catch the cancelling; who still runs half a minute later is disconnected.
-    IF run.stop_at < clock_timestamp() - interval '30 seconds' THEN
-        RETURN pg_terminate_backend(run.backend_pid);
+    -- One cancelling is enough: a second one might come when the run has begun to write its end. A body may catch
+    -- it; who still runs half a minute later is disconnected.
+    IF run.stop_reason IS NOT NULL THEN
+        RETURN run.stop_at >= clock_timestamp() - interval '30 seconds' OR pg_terminate_backend(run.backend_pid);
     END IF;
+    UPDATE reconciler.cron_execution_log l
+       SET stop_reason = stop_run.reason, stop_at = clock_timestamp(), stop_by = stop_run.who
+     WHERE l.id = run.id;
     RETURN pg_cancel_backend(run.backend_pid);
 EXCEPTION WHEN insufficient_privilege THEN
     RAISE EXCEPTION 'run % of % belongs to the role %, whose backends % may not signal',

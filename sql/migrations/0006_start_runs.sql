@@ -258,7 +258,10 @@ DECLARE
     error_context   text;
     problem         text;
 BEGIN
+    run_id := NULL;
     outcome := NULL;
+    error_sqlstate := NULL;
+    error_message := NULL;
     LOOP
         run := reconciler.start_run(job_name, trigger, start_id, since);
         COMMIT;
@@ -308,29 +311,27 @@ BEGIN
         COMMIT;
         RETURN;
     END IF;
-    BEGIN
-        outcome := reconciler.finish_run(run.run_id, run.token, outcome, affected, error_sqlstate, error_message,
-                                         error_detail, error_context, response_status);
-    EXCEPTION WHEN query_canceled OR assert_failure OR OTHERS THEN
-        -- Cancelled at the last moment, or the body left a transaction in which nothing can be written.
-        GET STACKED DIAGNOSTICS error_sqlstate = RETURNED_SQLSTATE, problem = MESSAGE_TEXT,
-            error_detail = PG_EXCEPTION_DETAIL, error_context = PG_EXCEPTION_CONTEXT;
-    END;
-    IF problem IS NOT NULL THEN
-        ROLLBACK;
-        SET TRANSACTION READ WRITE;
-        error_message := problem;
+    FOR try IN 1..3 LOOP
         problem := NULL;
         BEGIN
-            outcome := reconciler.finish_run(
-                run.run_id, run.token, CASE error_sqlstate WHEN '57014' THEN 'cancelled' ELSE 'failed' END,
-                NULL, error_sqlstate, error_message, error_detail, error_context);
+            outcome := reconciler.finish_run(run.run_id, run.token, outcome, affected, error_sqlstate, error_message,
+                                             error_detail, error_context, response_status);
         EXCEPTION WHEN query_canceled OR assert_failure OR OTHERS THEN
-            -- The lock goes, so the tick finds the run lost.
-            outcome := 'failed';
-            GET STACKED DIAGNOSTICS error_message = MESSAGE_TEXT;
+            -- Cancelled at the last moment, or the body left a transaction in which nothing can be written. What
+            -- the body did goes with it, so that a success is none.
+            problem := SQLERRM;
+            IF outcome = 'succeeded' THEN
+                outcome := CASE SQLSTATE WHEN '57014' THEN 'cancelled' ELSE 'failed' END;
+                affected := NULL;
+                GET STACKED DIAGNOSTICS error_sqlstate = RETURNED_SQLSTATE, error_message = MESSAGE_TEXT,
+                    error_detail = PG_EXCEPTION_DETAIL, error_context = PG_EXCEPTION_CONTEXT;
+            END IF;
         END;
-    END IF;
+        EXIT WHEN problem IS NULL;
+        ROLLBACK;
+        SET TRANSACTION READ WRITE;
+    END LOOP;
+    -- Where the end could not be written at all, the tick finds the run without its lock.
     COMMIT;
     PERFORM reconciler.release_run(run.lock_key, run.shared);
     COMMIT;
