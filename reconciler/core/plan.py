@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from reconciler.core.canonical import digest, render_canonical
@@ -126,7 +127,12 @@ def make_plan(
         owner=desired.owner,
         changes=changes,
         kept=tuple(sorted(definition.name for definition in gone)),
-        notices=(*desired.notices, *_find_doubles(desired, observed), *_find_settled(desired, observed)),
+        notices=(
+            *desired.notices,
+            *_find_doubles(desired, observed),
+            *_find_settled(desired, observed),
+            *_find_pauses(desired, observed),
+        ),
         findings=tuple(findings),
         migrations=tuple(migrations),
         resources=len(desired.resources),
@@ -260,3 +266,12 @@ def _find_settled(desired: DesiredState, observed: ObservedState) -> Iterator[No
             "declare them under another name to run them again",
             names=tuple(names),
         )
+
+
+def _find_pauses(desired: DesiredState, observed: ObservedState) -> Iterator[Notice]:
+    """Say which jobs skip their runs for a while; that is nobody's drift."""
+    for name in sorted(observed.pauses.keys() & desired.resources.keys()):
+        pause = observed.pauses[name]
+        until = "" if pause.until is None else f" until {pause.until.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
+        why = f": {pause.reason}" if pause.reason else ""
+        yield Notice(code="paused", message=f"paused{until} by {pause.paused_by}{why}", names=(name,))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from reconciler.core.facts import Facts
     from reconciler.core.specs import Kind, Place
@@ -156,6 +157,21 @@ class RowDrift:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """A managed job that skips its runs for a while; no part of what is declared, and no drift.
+
+    Attributes:
+        until: When it ends by itself, aware; None when somebody has to resume it.
+        reason: Why, as the person said; "" if nothing.
+        paused_by: The role that paused it.
+    """
+
+    until: datetime | None
+    reason: str
+    paused_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedState:
     """What a target holds, read in one snapshot.
 
@@ -165,6 +181,7 @@ class ObservedState:
         entries: Every visible row of cron.job, by jobid.
         drifted_rows: Rows that were edited behind our back, by name.
         settled: Names of one-time jobs that run or have run: nothing touches them any more.
+        pauses: Of managed jobs, by name.
     """
 
     facts: Facts
@@ -172,3 +189,4 @@ class ObservedState:
     entries: Mapping[int, Entry] = field(default_factory=dict)
     drifted_rows: Mapping[str, RowDrift] = field(default_factory=dict)
     settled: frozenset[str] = frozenset()
+    pauses: Mapping[str, Pause] = field(default_factory=dict)

@@ -116,6 +116,10 @@ def apply_migrations(conn: psycopg.Connection, facts: Facts) -> tuple[Migration,
             "INSERT INTO reconciler.migrations (number, name, checksum) VALUES (%s, %s, %s)",
             (migration.number, migration.name, migration.checksum),
         )
+    if pending:
+        queries = load_queries("apply")
+        conn.execute(queries["put_zone"], {"zone": facts.timezone})
+        conn.execute(queries["put_job_states"])
     return pending
 
 

@@ -9,7 +9,7 @@ from psycopg.rows import dict_row
 
 from reconciler.core.facts import Facts, Rights
 from reconciler.core.preflight import Danger
-from reconciler.core.state import Definition, Entry, ObservedState, RowDrift
+from reconciler.core.state import Definition, Entry, ObservedState, Pause, RowDrift
 from reconciler.errors import PgCronMissingError, RightsError
 
 from .queries import load_queries
@@ -91,15 +91,24 @@ def observe_within(conn: psycopg.Connection) -> Observation:
             "observe_drifted_rows",
             "observe_settled_jobs",
         ]
+    if row["has_policies"]:  # not yet after an apply of an earlier release
+        names += ["observe_drifted_policies", "observe_pauses"]
     if facts.extension and facts.rights.use_cron:
         names += ["observe_entries", "observe_dangers"]
-    results = _fetch_all(conn, [(name, queries[name]) for name in names])
+    arguments = {"observe_drifted_policies": {"zone": facts.timezone}}
+    results = _fetch_all(conn, [(name, queries[name], arguments.get(name)) for name in names])
     facts = replace(facts, migrations=dict(results.get("observe_migrations", ())))
     state = ObservedState(
         facts=facts,
         definitions={row[0]: _make_definition(row) for row in results.get("observe_definitions", ())},
         entries={row[0]: _make_entry(row) for row in results.get("observe_entries", ())},
-        drifted_rows=_make_drifts(results.get("observe_drifted_rows", ())),
+        drifted_rows=_make_drifts(
+            [*results.get("observe_drifted_rows", ()), *results.get("observe_drifted_policies", ())]
+        ),
+        pauses={
+            name: Pause(until=until, reason=reason, paused_by=paused_by)
+            for name, until, reason, paused_by in results.get("observe_pauses", ())
+        },
         settled=frozenset(name for (name,) in results.get("observe_settled_jobs", ())),
     )
     dangers = tuple(
@@ -154,11 +163,11 @@ def _require_readable(row: dict[str, Any]) -> None:
 
 
 def _fetch_all(
-    conn: psycopg.Connection, queries: list[tuple[str, LiteralString]]
+    conn: psycopg.Connection, queries: list[tuple[str, LiteralString, dict[str, Any] | None]]
 ) -> dict[str, list[tuple[Any, ...]]]:
     """Send all queries in one round trip."""
     with conn.pipeline():
-        cursors = [(name, conn.execute(query, binary=True)) for name, query in queries]
+        cursors = [(name, conn.execute(query, arguments, binary=True)) for name, query, arguments in queries]
         return {name: cursor.fetchall() for name, cursor in cursors}
 
 

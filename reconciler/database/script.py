@@ -38,8 +38,9 @@ def render_script(planned: Planned, request: Request) -> str:
     if steps.changes:
         lines.extend(f"{_fill(name, values)};" for name, values in list_entry_statements(steps))
         lines.append(f"{_fill('insert_revision', make_revision(planned.plan, steps, request))};")
+        zone = planned.observed.facts.timezone
         for name, values in list_definition_statements(planned.plan.owner, steps):
-            lines.append(f"{_fill(name, {'revision': _REVISION, **values})};")
+            lines.append(f"{_fill(name, {'revision': _REVISION, 'zone': zone, **values})};")
     if len(lines) == 1:
         return "-- Nothing to do.\n"
     lines.insert(1, f"{_fill('require_apply_lock', {})};")

@@ -136,7 +136,7 @@ def _render_snapshot(snapshot: Snapshot | None) -> str:
 
 
 def list_definition_statements(owner: str, steps: Steps) -> Iterator[Statement]:
-    """List the statements that change the schema `reconciler`; each also takes the argument `revision`.
+    """List the statements that change the schema `reconciler`; each also takes `revision` and `zone`.
 
     Args:
         owner: Whose definitions these are.
@@ -166,9 +166,12 @@ def list_definition_statements(owner: str, steps: Steps) -> Iterator[Statement]:
         ("put_queues", [change.name for change in put if change.kind == "queue"]),
         ("put_workers", [change.name for change in put if change.kind == "worker"]),
         ("put_once_jobs", [change.name for change in put if change.once]),
+        ("put_policies", [change.name for change in put if change.kind == "job"]),
     ):
         if names:
             yield query, {"names": names}
+    if put:
+        yield "put_job_states", {}
 
 
 def _make_definition_arrays(changes: Sequence[Change]) -> dict[str, list[Any]]:

@@ -41,7 +41,9 @@ CREATE TABLE reconciler.policies (
     remind          interval NOT NULL,
     after           text[]   NOT NULL,
     -- The zone in which pg_cron reads schedules, as apply saw it: ordinary roles cannot ask the server.
-    zone            text     NOT NULL DEFAULT 'GMT'
+    zone            text     NOT NULL DEFAULT 'GMT',
+    -- That of the definition it was copied from; '' for a row that somebody edited.
+    digest          text     NOT NULL
 );
 COMMENT ON TABLE reconciler.policies IS 'How the runs of each managed job behave; apply copies it from the definition';
 
@@ -69,41 +71,58 @@ CREATE TRIGGER list_dependencies AFTER INSERT ON reconciler.policies
 CREATE TRIGGER list_changed_dependencies AFTER UPDATE OF after ON reconciler.policies
     FOR EACH ROW WHEN (NEW.after IS DISTINCT FROM OLD.after) EXECUTE FUNCTION reconciler.list_dependencies();
 
+CREATE FUNCTION reconciler.mark_edited() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    NEW.digest := '';
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER mark_edited BEFORE UPDATE ON reconciler.policies
+    FOR EACH ROW WHEN (NEW IS DISTINCT FROM OLD AND NEW.digest = OLD.digest AND NEW.zone = OLD.zone
+                       AND NEW.name = OLD.name)
+    EXECUTE FUNCTION reconciler.mark_edited();
+
 CREATE VIEW reconciler.declared_policies AS
-SELECT name,
-       reconciler.read_duration(spec ->> 'timeout')                                   AS timeout,
-       coalesce(spec ->> 'concurrency', 'skip')                                       AS concurrency,
-       coalesce(spec ->> 'catch_up', 'none')                                          AS catch_up,
-       coalesce((spec #>> '{on_failure,retries}')::integer, 0)                        AS retries,
-       reconciler.read_duration(coalesce(spec #>> '{on_failure,backoff,initial}', '10s')) AS backoff_initial,
-       coalesce((spec #>> '{on_failure,backoff,factor}')::numeric, 2)                 AS backoff_factor,
-       reconciler.read_duration(coalesce(spec #>> '{on_failure,backoff,max}', '1h'))  AS backoff_max,
-       coalesce((spec #>> '{on_failure,jitter}')::boolean, true)                      AS jitter,
-       coalesce((spec #>> '{alert,after}')::integer, 1)                               AS alert_after,
+SELECT d.name,
+       reconciler.read_duration(s ->> 'timeout')                                      AS timeout,
+       coalesce(s ->> 'concurrency', 'skip')                                          AS concurrency,
+       coalesce(s ->> 'catch_up', 'none')                                             AS catch_up,
+       coalesce((s #>> '{on_failure,retries}')::integer, 0)                           AS retries,
+       reconciler.read_duration(coalesce(s #>> '{on_failure,backoff,initial}', '10s')) AS backoff_initial,
+       coalesce((s #>> '{on_failure,backoff,factor}')::numeric, 2)                    AS backoff_factor,
+       reconciler.read_duration(coalesce(s #>> '{on_failure,backoff,max}', '1h'))     AS backoff_max,
+       coalesce((s #>> '{on_failure,jitter}')::boolean, true)                         AS jitter,
+       coalesce((s #>> '{alert,after}')::integer, 1)                                  AS alert_after,
        -- A limit for slow runs asks to be told of them.
-       CASE WHEN json_typeof(spec #> '{alert,on}') = 'array'
-            THEN ARRAY(SELECT json_array_elements_text(spec #> '{alert,on}'))
+       CASE WHEN s #> '{alert,on}' IS NOT NULL
+            THEN ARRAY(SELECT jsonb_array_elements_text(s #> '{alert,on}'))
             ELSE ARRAY['failed', 'missed', 'lost', 'recovered']
-                 || CASE WHEN spec #>> '{alert,slow}' IS NULL THEN '{}' ELSE ARRAY['slow'] END
+                 || CASE WHEN s #> '{alert,slow}' IS NULL THEN '{}' ELSE ARRAY['slow'] END
        END                                                                            AS alert_on,
-       CASE WHEN json_typeof(spec #> '{alert,channels}') = 'array'
-            THEN ARRAY(SELECT json_array_elements_text(spec #> '{alert,channels}'))
+       CASE WHEN s #> '{alert,channels}' IS NOT NULL
+            THEN ARRAY(SELECT jsonb_array_elements_text(s #> '{alert,channels}'))
             ELSE '{}' END                                                             AS channels,
-       CASE WHEN spec #>> '{alert,slow}' NOT LIKE '%x'
-            THEN reconciler.read_duration(spec #>> '{alert,slow}') END                AS slow_limit,
-       CASE WHEN spec #>> '{alert,slow}' LIKE '%x'
-            THEN rtrim(spec #>> '{alert,slow}', 'x')::numeric END                     AS slow_factor,
-       reconciler.read_duration(coalesce(spec #>> '{alert,remind}', '1d'))            AS remind,
-       CASE WHEN json_typeof(spec -> 'after') = 'array'
-            THEN ARRAY(SELECT json_array_elements_text(spec -> 'after'))
+       CASE WHEN s #>> '{alert,slow}' NOT LIKE '%x'
+            THEN reconciler.read_duration(s #>> '{alert,slow}') END                   AS slow_limit,
+       CASE WHEN s #>> '{alert,slow}' LIKE '%x'
+            THEN rtrim(s #>> '{alert,slow}', 'x')::numeric END                        AS slow_factor,
+       reconciler.read_duration(coalesce(s #>> '{alert,remind}', '1d'))               AS remind,
+       CASE WHEN s -> 'after' IS NOT NULL
+            THEN ARRAY(SELECT jsonb_array_elements_text(s -> 'after'))
             ELSE '{}' END                                                             AS after
-  FROM reconciler.definitions
- WHERE kind = 'job' AND coalesce(spec ->> 'mode', 'managed') = 'managed';
+  FROM reconciler.definitions d
+       -- Read once, not once for each column.
+ CROSS JOIN LATERAL (SELECT d.spec::jsonb AS s OFFSET 0) AS j
+ WHERE d.kind = 'job' AND coalesce(s ->> 'mode', 'managed') = 'managed';
 
 CREATE TABLE reconciler.job_states (
     name                 text     PRIMARY KEY REFERENCES reconciler.definitions (name) ON UPDATE CASCADE ON DELETE CASCADE,
     -- When the entry should have fired next, as far as the log was compared with the schedule; null for never.
     next_due_at          timestamptz,
+    -- The zone and the schedule that this was computed for.
+    basis                text,
     last_run_id          bigint,
     last_run_at          timestamptz,
     last_status          text,
@@ -210,5 +229,6 @@ COMMENT ON TABLE reconciler.alert_deliveries IS 'The outbox: one row for each me
 CREATE INDEX alert_deliveries_due_idx ON reconciler.alert_deliveries (due_at) WHERE status = 'pending';
 
 -- What an earlier release applied.
-INSERT INTO reconciler.policies SELECT * FROM reconciler.declared_policies;
+INSERT INTO reconciler.policies
+SELECT p.*, 'GMT', d.digest FROM reconciler.declared_policies p JOIN reconciler.definitions d ON d.name = p.name;
 INSERT INTO reconciler.job_states (name) SELECT name FROM reconciler.policies;

@@ -1,12 +1,37 @@
 -- What people look at: how every job fares, and what ran.
 
--- The zone in which pg_cron reads schedules, as the last apply saw it.
-CREATE FUNCTION reconciler.find_zone() RETURNS text
-LANGUAGE sql STABLE
-AS $$ SELECT coalesce((SELECT zone FROM reconciler.policies ORDER BY name LIMIT 1), 'GMT') $$;
+-- What the caller may see of pg_cron's tables; nothing without USAGE on its schema. Functions, since a role without
+-- that right can then still create the views and read what is ours. pg_cron's details have no index but on runid:
+-- the newest 20,000 are looked at.
+
+CREATE FUNCTION reconciler.list_entries() RETURNS TABLE (jobid bigint, schedule text, active boolean)
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    IF pg_catalog.has_schema_privilege('cron', 'USAGE') THEN
+        RETURN QUERY SELECT j.jobid, j.schedule, j.active FROM cron.job j;
+    END IF;
+END
+$$;
+
+CREATE FUNCTION reconciler.list_details() RETURNS TABLE (
+    jobid bigint, runid bigint, job_pid integer, username text, status text, return_message text,
+    start_time timestamptz, end_time timestamptz
+)
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    IF pg_catalog.has_schema_privilege('cron', 'USAGE') THEN
+        RETURN QUERY SELECT r.jobid, r.runid, r.job_pid, r.username, r.status, r.return_message, r.start_time,
+                            r.end_time
+                       FROM cron.job_run_details r
+                      WHERE r.runid > (SELECT coalesce(max(n.runid), 0) - 20000 FROM cron.job_run_details n);
+    END IF;
+END
+$$;
 
 -- Managed jobs are counted as their runs end, so the counts outlive the log. Direct ones have pg_cron's own details
--- alone, which have no index but on runid: the newest 20,000 are looked at.
+-- alone.
 CREATE VIEW reconciler.cron_job_health AS
 WITH details AS (
     SELECT jobid, count(*) AS total_runs, count(*) FILTER (WHERE status = 'failed') AS failed_runs,
@@ -22,8 +47,7 @@ WITH details AS (
            -- The newest failures down to the newest success.
            count(*) FILTER (WHERE status = 'failed' AND runid > coalesce(good, 0)) AS consecutive_failures
       FROM (SELECT *, max(runid) FILTER (WHERE status = 'succeeded') OVER (PARTITION BY jobid) AS good
-              FROM cron.job_run_details
-             WHERE runid > (SELECT coalesce(max(runid), 0) - 20000 FROM cron.job_run_details)) AS newest
+              FROM reconciler.list_details()) AS newest
      WHERE status IN ('succeeded', 'failed')
      GROUP BY jobid
 )
@@ -40,7 +64,9 @@ SELECT d.name, d.kind, d.owner,
        coalesce(s.last_error, details.last_error)                       AS last_error,
        coalesce(s.last_duration, details.last_duration)                 AS last_duration,
        CASE WHEN j.active THEN
-           reconciler.next_fire(j.schedule, clock_timestamp(), coalesce(p.zone, reconciler.find_zone()))
+           reconciler.next_fire(j.schedule, clock_timestamp(), 
+               -- The zone in which pg_cron reads schedules, as the last apply saw it.
+               coalesce(p.zone, (SELECT zone FROM reconciler.policies LIMIT 1), 'GMT'))
        END                                                              AS next_run_time,
        -- For how long a run has been due that is not in the log.
        CASE WHEN j.active OR j.jobid IS NULL AND d.active THEN
@@ -50,7 +76,7 @@ SELECT d.name, d.kind, d.owner,
        coalesce(usual.p95, details.p95_duration)                        AS p95_duration,
        coalesce(s.consecutive_failures, details.consecutive_failures, 0) AS consecutive_failures
   FROM reconciler.definitions d
-  LEFT JOIN cron.job j ON j.jobid = d.jobid
+  LEFT JOIN reconciler.list_entries() j ON j.jobid = d.jobid
   LEFT JOIN reconciler.policies p ON p.name = d.name
   LEFT JOIN reconciler.job_states s ON s.name = d.name
   LEFT JOIN reconciler.pauses pause
@@ -79,7 +105,7 @@ SELECT d.name, 'pg_cron', r.runid, r.start_time, r.end_time, r.end_time - r.star
        CASE WHEN r.status IN ('succeeded', 'failed') THEN r.status ELSE 'running' END, 'schedule', 1, NULL, NULL,
        CASE WHEN r.status = 'failed' THEN rtrim(r.return_message, E'\n') END, NULL, r.username, r.job_pid
   FROM reconciler.definitions d
-  JOIN cron.job_run_details r ON r.jobid = d.jobid
+  JOIN reconciler.list_details() r ON r.jobid = d.jobid
  WHERE d.spec ->> 'mode' = 'direct';
 COMMENT ON VIEW reconciler.run_history IS 'Every run: our log for managed jobs, pg_cron''s details for direct ones';
 
@@ -91,7 +117,8 @@ SELECT d.name, d.kind, d.owner, d.spec ->> 'description' AS description,
        CASE WHEN json_typeof(d.spec -> 'after') = 'array'
             THEN ARRAY(SELECT json_array_elements_text(d.spec -> 'after')) END AS after,
        coalesce(d.active, (d.spec ->> 'active')::boolean, true) AS active,
-       reconciler.find_role(d.username, d.spec) AS role, d.source
+       coalesce(d.username, d.spec ->> 'role',
+                (SELECT username FROM reconciler.definitions WHERE name = 'reconciler-runner')) AS role, d.source
   FROM reconciler.definitions d
  WHERE d.kind IN ('job', 'worker');
 COMMENT ON VIEW reconciler.scheduled_jobs IS 'What is declared to run, and when';

@@ -124,6 +124,17 @@ WITH queues AS (
 ), workers AS (
     DELETE FROM reconciler.workers
      WHERE name = ANY (%(names)b::text[]) AND name NOT IN (SELECT name FROM reconciler.declared_workers)
+), policies AS (
+    DELETE FROM reconciler.policies p
+     WHERE p.name = ANY (%(names)b::text[])
+       AND NOT EXISTS (SELECT FROM reconciler.definitions d
+                        WHERE d.name = p.name AND d.kind = 'job'
+                          AND coalesce(d.spec ->> 'mode', 'managed') = 'managed')
+    RETURNING p.name
+), states AS (
+    DELETE FROM reconciler.job_states s USING policies p WHERE s.name = p.name
+), starts AS (
+    DELETE FROM reconciler.starts s USING policies p WHERE s.job_name = p.name
 )
 UPDATE reconciler.jobs
    SET status = 'cancelled', completed_at = now(), once = false
@@ -155,3 +166,38 @@ SELECT job_name, true, run_at, active, handler, queue, payload
    SET run_at = excluded.run_at, active = excluded.active, handler = excluded.handler, queue = excluded.queue,
        payload = excluded.payload
  WHERE j.status = 'pending';
+
+-- name: put_policies
+INSERT INTO reconciler.policies AS p
+SELECT n.*, %(zone)s, d.digest
+  FROM reconciler.declared_policies n JOIN reconciler.definitions d ON d.name = n.name
+ WHERE n.name = ANY (%(names)b::text[])
+    ON CONFLICT (name) DO UPDATE
+   SET timeout = excluded.timeout, concurrency = excluded.concurrency, catch_up = excluded.catch_up,
+       retries = excluded.retries, backoff_initial = excluded.backoff_initial,
+       backoff_factor = excluded.backoff_factor, backoff_max = excluded.backoff_max, jitter = excluded.jitter,
+       alert_after = excluded.alert_after, alert_on = excluded.alert_on, channels = excluded.channels,
+       slow_limit = excluded.slow_limit, slow_factor = excluded.slow_factor, remind = excluded.remind,
+       after = excluded.after, zone = excluded.zone, digest = excluded.digest
+ WHERE p.digest <> excluded.digest OR p.zone <> excluded.zone;
+
+-- name: put_zone
+-- After a migration: what an earlier release left says nothing of the zone.
+UPDATE reconciler.policies SET zone = %(zone)s WHERE zone <> %(zone)s;
+
+-- name: put_job_states
+-- The next fire is computed anew only where zone or schedule changed: a run that is just being missed is not
+-- forgotten because its body was edited. Many jobs share few schedules.
+WITH jobs AS MATERIALIZED (
+    SELECT p.name, d.schedule, p.zone, CASE WHEN d.active THEN p.zone || ' ' || d.schedule END AS basis
+      FROM reconciler.policies p
+      JOIN reconciler.definitions d ON d.name = p.name
+      LEFT JOIN reconciler.job_states s ON s.name = p.name
+     WHERE s.name IS NULL OR s.basis IS DISTINCT FROM CASE WHEN d.active THEN p.zone || ' ' || d.schedule END
+), fires AS MATERIALIZED (
+    SELECT basis, reconciler.next_fire(schedule, now(), zone) AS at
+      FROM (SELECT DISTINCT basis, schedule, zone FROM jobs WHERE basis IS NOT NULL) AS different
+)
+INSERT INTO reconciler.job_states AS s (name, basis, next_due_at)
+SELECT jobs.name, jobs.basis, fires.at FROM jobs LEFT JOIN fires ON fires.basis = jobs.basis
+    ON CONFLICT (name) DO UPDATE SET basis = excluded.basis, next_due_at = excluded.next_due_at;

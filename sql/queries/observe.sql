@@ -8,10 +8,12 @@ WITH cron AS (
 ), ours AS (
     SELECT n.oid AS schema,
            max(c.oid::bigint) FILTER (WHERE c.relname = 'definitions')::oid AS definitions,
+           coalesce(bool_or(c.relname = 'policies'), false) AS has_policies,
            coalesce(bool_and(has_table_privilege(c.oid, 'SELECT')), false) AS readable
       FROM pg_namespace n
       LEFT JOIN pg_class c ON c.relnamespace = n.oid
-                          AND c.relname IN ('migrations', 'definitions', 'queues', 'workers', 'jobs')
+                          AND c.relname IN ('migrations', 'definitions', 'queues', 'workers', 'jobs',
+                                            'policies', 'pauses')
                           AND c.relkind = 'r'
      WHERE n.nspname = 'reconciler'
      GROUP BY n.oid
@@ -63,6 +65,7 @@ SELECT current_setting('server_version_num')::integer                           
            AND has_table_privilege(ours.definitions, 'UPDATE')
            AND has_table_privilege(ours.definitions, 'DELETE')                          AS write_definitions,
        ours.definitions IS NOT NULL                                                     AS has_definitions,
+       coalesce(ours.has_policies, false)                                               AS has_policies,
        coalesce(ours.readable, false)
            AND has_schema_privilege(ours.schema, 'USAGE')                               AS read_definitions
   FROM me, launcher, routines
@@ -95,6 +98,23 @@ SELECT d.job_name, CASE WHEN j.id IS NOT NULL THEN to_jsonb(j) END, to_jsonb(d)
   FROM reconciler.declared_jobs d LEFT JOIN reconciler.jobs j ON j.job_name = d.job_name AND j.once
  -- A row that is gone may have been cleared away after its run: only one that is still due comes back.
  WHERE (j.id IS NULL AND d.run_at > now()) OR (j.status = 'pending' AND NOT to_jsonb(j) @> to_jsonb(d));
+
+-- name: observe_drifted_policies
+-- The digest says of most rows that nobody touched them; only the others are compared column by column.
+WITH doubtful AS MATERIALIZED (
+    SELECT d.name, CASE WHEN p.name IS NOT NULL THEN to_jsonb(p) - 'digest' END AS observed
+      FROM reconciler.definitions d LEFT JOIN reconciler.policies p ON p.name = d.name
+     WHERE d.kind = 'job' AND (p.digest IS DISTINCT FROM d.digest OR p.zone <> %(zone)s)
+       AND (p.name IS NOT NULL OR coalesce(d.spec ->> 'mode', 'managed') = 'managed')
+), compared AS (
+    SELECT o.name, o.observed, to_jsonb(n) || jsonb_build_object('zone', %(zone)s::text) AS applied
+      FROM doubtful o JOIN reconciler.declared_policies n ON n.name = o.name
+)
+SELECT name, observed, applied FROM compared WHERE observed IS DISTINCT FROM applied;
+
+-- name: observe_pauses
+SELECT job_name, until, reason, paused_by FROM reconciler.pauses
+ WHERE until IS NULL OR until > clock_timestamp();
 
 -- name: observe_settled_jobs
 SELECT job_name FROM reconciler.jobs WHERE once AND status <> 'pending';

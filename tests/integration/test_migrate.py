@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
+from reconciler.core.canonical import digest
 from reconciler.database.connect import connect
 from reconciler.database.migrate import load_migrations, migrate_target
 from reconciler.errors import ApplyLockError, MigrationError, PgCronMissingError, RightsError
@@ -45,18 +47,49 @@ def test_the_numbers_have_no_gaps() -> None:
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+def migrate_to(site: Site, number: int) -> None:
+    """Leave the schema as a release left it that knew only the first migrations."""
+    for migration in load_migrations()[:number]:
+        site.run(migration.text)
+        site.run(
+            "INSERT INTO reconciler.migrations (number, name, checksum) VALUES (%s, %s, %s)",
+            migration.number,
+            migration.name,
+            migration.checksum,
+        )
+
+
 def test_only_what_is_missing_runs(site: Site) -> None:
     """A target of an older release gets just the later migrations; plan names them, apply runs them."""
-    migrate(site)
-    site.run(
-        "DROP PROCEDURE reconciler.run_job; DROP FUNCTION reconciler.start_run, reconciler.queue_run,"
-        " reconciler.finish_run"
-    )
-    site.run("DELETE FROM reconciler.migrations WHERE number >= 2")
-    missing = tuple(migration.name for migration in load_migrations() if migration.number >= 2)
+    migrate_to(site, 2)
+    missing = tuple(migration.name for migration in load_migrations() if migration.number > 2)
     assert site.plan(job("a")).plan.migrations == missing
     assert site.apply(job("a")).migrations == missing
     site.run("CALL reconciler.run_job('a')")
+
+
+def test_jobs_of_an_older_release_get_their_policies(site: Site) -> None:
+    """After the migration nothing drifts, policies are as declared, and the next fire is known."""
+    declared = job("a", schedule="0 3 * * *", timeout="5m", on_failure={"retries": 2})
+    migrate_to(site, 2)
+    site.run("SELECT cron.schedule('a', '0 3 * * *', $$CALL reconciler.run_job('a')$$)")
+    site.run(
+        "INSERT INTO reconciler.definitions (name, kind, owner, spec, digest, source, lock_key, jobid,"
+        " schedule, command, database, username, active)"
+        " SELECT 'a', 'job', 'shop', %s, %s, 'jobs.d/shop.yaml:3', reconciler.make_lock_key('a'), jobid,"
+        " schedule, command, database, username, active FROM cron.job",
+        declared.document,
+        digest(declared.document),
+    )
+    planned = site.plan(declared).plan
+    assert planned.is_empty
+    assert planned.migrations
+    site.apply(declared)
+    assert site.plan(declared).plan.is_empty
+    assert site.rows(
+        "SELECT p.timeout, p.retries, s.next_due_at = reconciler.next_fire('0 3 * * *', now(), 'GMT')"
+        " FROM reconciler.policies p JOIN reconciler.job_states s USING (name)"
+    ) == [(timedelta(minutes=5), 2, True)]
 
 
 def test_migrations_alone_are_no_change(site: Site) -> None:
