@@ -49,8 +49,10 @@ def apply(
         refuse_problems(planned)
         show_plan(planned, request, "text")
         require_consent(planned.plan, session.target.policy, allow_deletes=allow_deletes)
-        if planned.plan.changes or planned.plan.migrations:
-            if not yes:
+        is_pending = bool(planned.plan.changes or planned.plan.migrations)
+        # A secret is no part of the plan, and its new value has to arrive all the same.
+        if is_pending or request.secrets:
+            if is_pending and not yes:
                 _confirm(session.target.name)
             applied = apply_target(
                 conn,
@@ -74,6 +76,8 @@ def _report(applied: Applied) -> None:
         click.echo(f"Migrated: {', '.join(applied.migrations)}.")
     if applied.revision is not None:
         click.echo(click.style(f"Applied as revision {applied.revision}.", fg="green", bold=True))
+    if applied.secrets:
+        click.echo(f"Brought to the target: {', '.join(applied.secrets)} (secrets).")
     if applied.plan.beyond_rights:
         names = ", ".join(change.name for change in applied.plan.beyond_rights)
         click.echo(f"Not done, for lack of rights: {names}.", err=True)

@@ -37,11 +37,16 @@ def make_request(session: Session, adopt: tuple[str, ...] = ()) -> Request:
     """
     import os
 
+    from reconciler.core.secret_needs import list_needed_secrets
     from reconciler.database.statements import Request
+    from reconciler.runtime.secret_values import SecretStores
 
     environment = os.environ
+    specs = session.load_specs()
+    stores = SecretStores(config=session.config, environment=environment)
     return Request(
-        specs=session.load_specs(),
+        specs=specs,
+        secrets=stores.collect(list_needed_secrets(specs)),
         owner=session.config.owner,
         target=session.target,
         adopt=adopt,

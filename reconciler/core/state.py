@@ -182,6 +182,7 @@ class ObservedState:
         drifted_rows: Rows that were edited behind our back, by name.
         settled: Names of one-time jobs that run or have run: nothing touches them any more.
         pauses: Of managed jobs, by name.
+        secrets: Names of those that requests from the database can use; None where the role cannot see them.
     """
 
     facts: Facts
@@ -190,3 +191,4 @@ class ObservedState:
     drifted_rows: Mapping[str, RowDrift] = field(default_factory=dict)
     settled: frozenset[str] = frozenset()
     pauses: Mapping[str, Pause] = field(default_factory=dict)
+    secrets: frozenset[str] | None = None

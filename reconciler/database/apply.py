@@ -6,7 +6,7 @@ commit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler.collector import paused_collector
@@ -14,12 +14,14 @@ from reconciler.core.desired import make_desired
 from reconciler.core.plan import Fingerprints, Plan, find_refusal, make_fingerprints, make_plan
 from reconciler.core.preflight import find_dangers
 from reconciler.core.runtime_jobs import find_neighbours
+from reconciler.core.secret_needs import find_missing_secrets
 from reconciler.core.steps import Steps, make_steps
 from reconciler.errors import DatabaseError, RefusedError, RightsError, StalePlanError
 
 from .migrate import apply_migrations, find_pending, take_apply_lock
 from .observe import observe, observe_within, require_pg_cron
 from .queries import load_queries
+from .secrets import put_secrets
 from .statements import Request, list_definition_statements, list_entry_statements, make_revision
 
 if TYPE_CHECKING:
@@ -61,11 +63,13 @@ class Applied:
         plan: What was applied, but for the changes beyond the role's rights.
         revision: The revision that was written; None when there was nothing to do.
         migrations: Names of the migrations that ran.
+        secrets: Names of the secrets that were new to the target, or had changed.
     """
 
     plan: Plan
     revision: int | None
     migrations: tuple[str, ...]
+    secrets: tuple[str, ...] = ()
 
 
 def plan_target(conn: psycopg.Connection, request: Request) -> Planned:
@@ -137,7 +141,10 @@ def apply_target(
             revision = _execute(conn, planned, steps, request)
             _verify(conn, planned, request)
         return Applied(
-            plan=planned.plan, revision=revision, migrations=tuple(migration.name for migration in ran)
+            plan=planned.plan,
+            revision=revision,
+            migrations=tuple(migration.name for migration in ran),
+            secrets=() if planned.observed.secrets is None else put_secrets(conn, request.secrets),
         )
 
 
@@ -181,6 +188,8 @@ def _plan(observation: Observation, request: Request, *, known: Planned | None =
         migrations=[migration.name for migration in pending],
         adopt=request.adopt,
     )
+    missing = find_missing_secrets(request.specs, observed.secrets, request.secrets)
+    plan = replace(plan, notices=(*plan.notices, *missing))
     return Planned(plan=plan, desired=desired, observed=observed, problems=problems)
 
 

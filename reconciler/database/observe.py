@@ -93,6 +93,8 @@ def observe_within(conn: psycopg.Connection) -> Observation:
         ]
     if row["has_policies"]:  # not yet after an apply of an earlier release
         names += ["observe_drifted_policies", "observe_pauses"]
+    if row["sees_secrets"]:
+        names.append("observe_secrets")
     if facts.extension and facts.rights.use_cron:
         names += ["observe_entries", "observe_dangers"]
     arguments = {"observe_drifted_policies": {"zone": facts.timezone}}
@@ -109,6 +111,7 @@ def observe_within(conn: psycopg.Connection) -> Observation:
             name: Pause(until=until, reason=reason, paused_by=paused_by)
             for name, until, reason, paused_by in results.get("observe_pauses", ())
         },
+        secrets=_make_secrets(row, results),
         settled=frozenset(name for (name,) in results.get("observe_settled_jobs", ())),
     )
     dangers = tuple(
@@ -169,6 +172,13 @@ def _fetch_all(
     with conn.pipeline():
         cursors = [(name, conn.execute(query, arguments, binary=True)) for name, query, arguments in queries]
         return {name: cursor.fetchall() for name, cursor in cursors}
+
+
+def _make_secrets(row: dict[str, Any], results: dict[str, list[tuple[Any, ...]]]) -> frozenset[str] | None:
+    """Name the secrets that the target has; None where the role cannot see that."""
+    if row["has_policies"] and not row["sees_secrets"]:
+        return None
+    return frozenset(name for (name,) in results.get("observe_secrets", ()))
 
 
 def _make_facts(row: dict[str, Any]) -> Facts:

@@ -7,20 +7,22 @@ number of jobs.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from reconciler import __version__
 from reconciler.core.canonical import digest, render_canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from reconciler.core.changes import Change, Snapshot
     from reconciler.core.config import Target
     from reconciler.core.plan import Plan
     from reconciler.core.specs import Spec
     from reconciler.core.steps import Steps
+
+    from .secrets import StoredSecret
 
 Statement = tuple[str, dict[str, Any]]
 """A query of `sql/queries/apply.sql` by name, and its arguments."""
@@ -37,6 +39,7 @@ class Request:
         adopt: Names of entries that nobody owns and that may be taken over.
         actor: Who asks, for the revision; "" if unknown.
         commit: The commit of the files, for the revision; "" if unknown.
+        secrets: What the database itself needs for its requests, by name; no part of the plan.
     """
 
     specs: Sequence[Spec]
@@ -45,6 +48,7 @@ class Request:
     adopt: Collection[str] = ()
     actor: str = ""
     commit: str = ""
+    secrets: Mapping[str, StoredSecret] = field(default_factory=dict)
 
 
 def list_entry_statements(steps: Steps) -> Iterator[Statement]:

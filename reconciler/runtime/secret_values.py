@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.core.hidden import Hidden
+from reconciler.database.secrets import StoredSecret
 from reconciler.database.vault import read_vault_secret
 from reconciler.errors import ConfigError, ReconcilerError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     import psycopg
 
@@ -59,6 +60,33 @@ class SecretStores:
         else:
             value = _read_vault(secret, conn)
         return value
+
+    def collect(self, names: Collection[str]) -> dict[str, StoredSecret]:
+        """Collect what the target is to be given, of those that can be had here.
+
+        Args:
+            names: As specs refer to them.
+
+        Returns:
+            By name, without those that have no value here: the target may have them already.
+        """
+        found: dict[str, StoredSecret] = {}
+        for name in names:
+            secret = self.config.secrets.get(name)
+            if secret is None:
+                continue
+            if secret.store == "vault":
+                found[name] = StoredSecret(vault_name=secret.key)
+                continue
+            try:
+                if secret.store == "env":
+                    value = _read_variable(secret, self.environment)
+                else:
+                    value = _read_file(secret, Path(self.config.path).parent)
+            except ConfigError:
+                continue
+            found[name] = StoredSecret(value=value)
+        return found
 
 
 def _read_variable(secret: Secret, environment: Mapping[str, str]) -> Hidden:

@@ -9,11 +9,13 @@ WITH cron AS (
     SELECT n.oid AS schema,
            max(c.oid::bigint) FILTER (WHERE c.relname = 'definitions')::oid AS definitions,
            coalesce(bool_or(c.relname = 'policies'), false) AS has_policies,
-           coalesce(bool_and(has_table_privilege(c.oid, 'SELECT')), false) AS readable
+           max(c.oid::bigint) FILTER (WHERE c.relname = 'secrets')::oid AS secrets,
+           coalesce(bool_and(has_table_privilege(c.oid, 'SELECT')) FILTER (WHERE c.relname <> 'secrets'), false)
+               AS readable
       FROM pg_namespace n
       LEFT JOIN pg_class c ON c.relnamespace = n.oid
                           AND c.relname IN ('migrations', 'definitions', 'queues', 'workers', 'jobs',
-                                            'policies', 'pauses')
+                                            'policies', 'pauses', 'secrets')
                           AND c.relkind = 'r'
      WHERE n.nspname = 'reconciler'
      GROUP BY n.oid
@@ -66,6 +68,8 @@ SELECT current_setting('server_version_num')::integer                           
            AND has_table_privilege(ours.definitions, 'DELETE')                          AS write_definitions,
        ours.definitions IS NOT NULL                                                     AS has_definitions,
        coalesce(ours.has_policies, false)                                               AS has_policies,
+       ours.secrets IS NOT NULL AND has_table_privilege(ours.secrets, 'SELECT')
+           AND NOT row_security_active(ours.secrets)                                    AS sees_secrets,
        coalesce(ours.readable, false)
            AND has_schema_privilege(ours.schema, 'USAGE')                               AS read_definitions
   FROM me, launcher, routines
@@ -115,6 +119,10 @@ SELECT name, observed, applied FROM compared WHERE observed IS DISTINCT FROM app
 -- name: observe_pauses
 SELECT job_name, until, reason, paused_by FROM reconciler.pauses
  WHERE until IS NULL OR until > clock_timestamp();
+
+-- name: observe_secrets
+-- Names alone: no value leaves its store.
+SELECT name FROM reconciler.secrets;
 
 -- name: observe_settled_jobs
 SELECT job_name FROM reconciler.jobs WHERE once AND status <> 'pending';
