@@ -1,19 +1,19 @@
-"""What the fault tests share: declared jobs, runs beside the test, and what has to hold after every fault."""
+"""What the fault tests share: runs beside the test, and what has to hold after every fault."""
 
 from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, LiteralString
 
-import psycopg
-
+from tests.runs import call, tick
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reconciler.core.specs import Spec
+    import psycopg
+
     from tests.declared import Site
 
 STATUSES: LiteralString = (
@@ -70,25 +70,6 @@ HAVING count(DISTINCT a.id) <> 1
 """
 
 
-def declare(site: Site, *specs: Spec, **options: Any) -> None:
-    """Apply specs, with the policies and states of their jobs."""
-    site.apply(*specs, **options)
-    site.run(
-        "INSERT INTO reconciler.policies SELECT d.*, 'GMT' FROM reconciler.declared_policies d"
-        " ON CONFLICT DO NOTHING;"
-        "INSERT INTO reconciler.job_states (name) SELECT name FROM reconciler.policies ON CONFLICT DO NOTHING"
-    )
-
-
-def call(site: Site, name: str = "a", user: str | None = None) -> psycopg.Error | None:
-    """Run a job in a session of its own, which stays; return what it failed with."""
-    try:
-        site.database.connect(user).execute("CALL reconciler.run_job(%s)", [name])
-    except psycopg.Error as error:
-        return error
-    return None
-
-
 @contextmanager
 def running(site: Site, name: str = "a") -> Iterator[tuple[int, list[psycopg.Error | None]]]:
     """Run a job beside the test, from when its row says running until it ends.
@@ -113,11 +94,6 @@ def wait_for_run(site: Site, name: str = "a") -> int:
     )
     wait_until(lambda: len(site.rows(query, name)) == 1, seconds=15, what=f"a run of {name} has begun")
     return int(site.rows(query, name)[0][0])
-
-
-def tick(site: Site, arguments: LiteralString = "") -> None:
-    """Call the tick once, as its entry does."""
-    site.run("CALL reconciler.tick(" + arguments + ")")
 
 
 def statuses(site: Site, name: str | None = None) -> list[str]:

@@ -17,7 +17,10 @@ AS $$
 $$;
 
 -- Take the lock of a job and clear up after runs that lost theirs. Returns why not, or null when it is held.
-CREATE FUNCTION reconciler.take_lock(job_name text, lock_key bigint, shared boolean) RETURNS text
+-- is_free: no other run of the job goes on in this session; one that seems to was broken off outside of its body.
+CREATE FUNCTION reconciler.take_lock(
+    job_name text, lock_key bigint, shared boolean, is_free boolean DEFAULT false
+) RETURNS text
 LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -45,7 +48,9 @@ BEGIN
             IF connected_at IS NULL OR old.run_at >= connected_at THEN
                 -- A session gets its own lock again and again.
                 PERFORM pg_advisory_unlock(lock_key);
-                RETURN format('already running in this session, as run %s', old.id);
+                IF NOT is_free THEN
+                    RETURN format('already running in this session, as run %s', old.id);
+                END IF;
             END IF;
         END IF;
         SELECT * INTO old FROM reconciler.cron_execution_log l WHERE l.id = old.id FOR UPDATE;
@@ -135,7 +140,7 @@ BEGIN
     END IF;
 
     IF reason IS NULL THEN
-        reason := reconciler.take_lock(definition.name, definition.lock_key, shared);
+        reason := reconciler.take_lock(definition.name, definition.lock_key, shared, is_free => since IS NOT NULL);
         IF reason IS NOT NULL AND (start.trigger = 'catch_up' OR start.queued_job_id IS NOT NULL
                                    OR (start.id IS NOT NULL AND policy.concurrency = 'wait')) THEN
             -- It keeps its turn, and the runner is free for others.
@@ -251,7 +256,7 @@ DECLARE
     run             record;
     answer          record;
     response_status integer;
-    request_id      bigint;
+    is_sent         boolean := false;
     since           timestamptz := pg_catalog.clock_timestamp();
     affected        bigint;
     error_detail    text;
@@ -273,54 +278,54 @@ BEGIN
         RETURN;
     END IF;
     run_id := run.run_id;
-    outcome := 'succeeded';
-    BEGIN
-        IF run.kind = 'sql' THEN
-            EXECUTE run.body;
-            GET DIAGNOSTICS affected = ROW_COUNT;
-        ELSIF run.kind = 'http' THEN
-            answer := reconciler.send_request(run.run_id, run.token);
-            response_status := answer.status;
-            request_id := answer.request_id;
-            IF answer.problem IS NOT NULL THEN
-                RAISE EXCEPTION USING ERRCODE = 'external_routine_exception', MESSAGE = answer.problem,
-                    DETAIL = coalesce(answer.content, '');
-            END IF;
-        ELSE
-            PERFORM reconciler.queue_run(run.run_id, run.token);
-            affected := 1;
-        END IF;
-        -- What was deferred fails here, where it is caught, and not in COMMIT.
-        SET CONSTRAINTS ALL IMMEDIATE;
-    EXCEPTION
-        -- query_canceled is not among OTHERS; neither is assert_failure.
-        WHEN query_canceled THEN
-            outcome := 'cancelled';
-            GET STACKED DIAGNOSTICS error_sqlstate = RETURNED_SQLSTATE, error_message = MESSAGE_TEXT,
-                error_detail = PG_EXCEPTION_DETAIL, error_context = PG_EXCEPTION_CONTEXT;
-        WHEN assert_failure OR OTHERS THEN
-            outcome := 'failed';
-            GET STACKED DIAGNOSTICS error_sqlstate = RETURNED_SQLSTATE, error_message = MESSAGE_TEXT,
-                error_detail = PG_EXCEPTION_DETAIL, error_context = PG_EXCEPTION_CONTEXT;
-    END;
-    IF outcome = 'succeeded' AND request_id IS NOT NULL THEN
-        -- pg_net sends it after the commit; the tick reads the answer and ends the run.
-        outcome := 'running';
-        COMMIT;
-        PERFORM reconciler.release_run(run.lock_key, run.shared);
-        COMMIT;
-        RETURN;
-    END IF;
     FOR try IN 1..3 LOOP
         problem := NULL;
         BEGIN
-            outcome := reconciler.finish_run(run.run_id, run.token, outcome, affected, error_sqlstate, error_message,
-                                             error_detail, error_context, response_status);
+            IF outcome IS NULL THEN
+                outcome := 'succeeded';
+                BEGIN
+                    IF run.kind = 'sql' THEN
+                        EXECUTE run.body;
+                        GET DIAGNOSTICS affected = ROW_COUNT;
+                    ELSIF run.kind = 'http' THEN
+                        answer := reconciler.send_request(run.run_id, run.token);
+                        response_status := answer.status;
+                        is_sent := answer.request_id IS NOT NULL;
+                        IF answer.problem IS NOT NULL THEN
+                            RAISE EXCEPTION USING ERRCODE = 'external_routine_exception', MESSAGE = answer.problem,
+                                DETAIL = coalesce(answer.content, '');
+                        END IF;
+                    ELSE
+                        PERFORM reconciler.queue_run(run.run_id, run.token);
+                        affected := 1;
+                    END IF;
+                    -- What was deferred fails here, where it is caught, and not in COMMIT.
+                    SET CONSTRAINTS ALL IMMEDIATE;
+                EXCEPTION
+                    -- query_canceled is not among OTHERS; neither is assert_failure.
+                    WHEN query_canceled THEN
+                        outcome := 'cancelled';
+                        GET STACKED DIAGNOSTICS error_sqlstate = RETURNED_SQLSTATE, error_message = MESSAGE_TEXT,
+                            error_detail = PG_EXCEPTION_DETAIL, error_context = PG_EXCEPTION_CONTEXT;
+                    WHEN assert_failure OR OTHERS THEN
+                        outcome := 'failed';
+                        GET STACKED DIAGNOSTICS error_sqlstate = RETURNED_SQLSTATE, error_message = MESSAGE_TEXT,
+                            error_detail = PG_EXCEPTION_DETAIL, error_context = PG_EXCEPTION_CONTEXT;
+                END;
+            END IF;
+            IF outcome = 'succeeded' AND is_sent THEN
+                -- pg_net sends it after the commit; the tick reads the answer and ends the run.
+                outcome := 'running';
+            ELSE
+                outcome := reconciler.finish_run(
+                    run.run_id, run.token, outcome, affected, error_sqlstate, error_message, error_detail,
+                    error_context, response_status);
+            END IF;
         EXCEPTION WHEN query_canceled OR assert_failure OR OTHERS THEN
             -- Cancelled at the last moment, or the body left a transaction in which nothing can be written. What
             -- the body did goes with it, so that a success is none.
             problem := SQLERRM;
-            IF outcome = 'succeeded' THEN
+            IF outcome IN ('succeeded', 'running') THEN
                 outcome := CASE SQLSTATE WHEN '57014' THEN 'cancelled' ELSE 'failed' END;
                 affected := NULL;
                 GET STACKED DIAGNOSTICS error_sqlstate = RETURNED_SQLSTATE, error_message = MESSAGE_TEXT,

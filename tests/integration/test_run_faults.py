@@ -13,15 +13,13 @@ from reconciler.runtime.local import find_local_server
 from tests.declared import Site, channel, job
 from tests.faults import (
     HOLDERS,
-    call,
     check_aftermath,
     check_recovery,
-    declare,
     running,
     statuses,
-    tick,
     wait_for_run,
 )
+from tests.runs import call, tick
 from tests.servers import has_launcher, wait_until
 
 if TYPE_CHECKING:
@@ -45,7 +43,7 @@ def site(database: Database) -> Site:
 
 def declare_work(site: Site, sql: str = WORK, **fields: Any) -> None:
     """Declare a job with retries and a channel."""
-    declare(site, channel("ops"), job("a", sql, **{**RETRIED, **fields}))
+    site.apply(channel("ops"), job("a", sql, **{**RETRIED, **fields}))
 
 
 def heal(site: Site) -> None:
@@ -186,8 +184,7 @@ def test_of_two_jobs_in_a_deadlock_one_fails(site: Site) -> None:
     """The server chooses one, which is logged with its SQLSTATE, told and retried; the other one succeeds."""
     site.run("CREATE TABLE public.first (); CREATE TABLE public.second ()")
     meet = "SELECT pg_advisory_lock_shared(8), pg_advisory_unlock_shared(8); SET deadlock_timeout = '50ms'"
-    declare(
-        site,
+    site.apply(
         channel("ops"),
         job("a", f"LOCK public.first; {meet}; LOCK public.second", **RETRIED),
         job("b", f"LOCK public.second; {meet}; LOCK public.first", **RETRIED),
@@ -283,7 +280,7 @@ def test_two_hundred_jobs_from_twenty_sessions(site: Site) -> None:
     """200 jobs, a tenth of which fail, each called twice by 20 sessions at once: every start has its end."""
     names = [f"job-{number:03d}" for number in range(200)]
     bodies = ["SELECT 1/0" if number % 10 == 0 else HEALED for number in range(200)]
-    declare(site, channel("ops"), *(job(*pair, **RETRIED) for pair in zip(names, bodies, strict=True)))
+    site.apply(channel("ops"), *(job(*pair, **RETRIED) for pair in zip(names, bodies, strict=True)))
 
     def run(session: psycopg.Connection) -> None:
         for name in names:
@@ -311,7 +308,7 @@ def test_two_hundred_jobs_in_the_same_second(site: Site) -> None:
     is_old = site.database.server.pg_cron < (1, 5, 0)
     schedule = "@reboot" if is_old else "10 seconds"  # 1.4 has no seconds; a restart is sooner than a minute
     names = [f"job-{number:03d}" for number in range(200)]
-    declare(site, *(job(name, HEALED, schedule=schedule) for name in names))
+    site.apply(*(job(name, HEALED, schedule=schedule) for name in names))
     if is_old:
         site.database.server.restart()
     ran: LiteralString = (
@@ -354,7 +351,7 @@ def test_a_gone_server_is_reported_by_the_next_tick_alone(site: Site) -> None:
     """Several jobs running when the server crashes are all lost, each told once, and all can run again."""
     make_durable(site)
     names = ("a", "b", "c")
-    declare(site, channel("ops"), *(job(name, WORK, **RETRIED) for name in names))
+    site.apply(channel("ops"), *(job(name, WORK, **RETRIED) for name in names))
     threads = [threading.Thread(target=call, args=(site, name), daemon=True) for name in names]
     for thread in threads:
         thread.start()
@@ -366,6 +363,6 @@ def test_a_gone_server_is_reported_by_the_next_tick_alone(site: Site) -> None:
     check_aftermath(site)
     assert statuses(site) == ["lost"] * 3
     assert alerts(site) == [("lost", 1)] * 3
-    declare(site, channel("ops"), *(job(name, HEALED, **RETRIED) for name in names))
+    site.apply(channel("ops"), *(job(name, HEALED, **RETRIED) for name in names))
     for name in names:
         check_recovery(site, name)
