@@ -54,4 +54,8 @@ def test_apply_from_the_wheel(installed: Path, tmp_path: Path, database: Databas
     run(installed, tmp_path, "-m", "reconciler", "validate")
     output = run(installed, tmp_path, "-m", "reconciler", "apply", "--yes", "--dsn", database.dsn)
     assert "Applied as revision 1." in output
-    assert database.connect().execute("SELECT jobname::text FROM cron.job").fetchall() == [("hello",)]
+    assert database.connect().execute("SELECT jobname::text FROM cron.job ORDER BY 1").fetchall() == [
+        ("hello",),
+        ("reconciler-runner",),
+        ("reconciler-tick",),
+    ]

@@ -58,19 +58,23 @@ def write(cli: Cli, name: str, text: str) -> None:
 
 
 def test_plan_apply_plan(project: Cli, database: Database) -> None:
-    """After an apply the plan is empty, and cron.job holds just what was declared."""
+    """After an apply the plan is empty, and cron.job holds what was declared and the tool's own entries."""
     assert project("plan", "--exit-code").exit_code == 3
     applied = project("apply", "--yes")
     assert (applied.exit_code, applied.stderr) == (0, "")
     assert "Applied as revision 1." in applied.stdout
     again = project("plan", "--exit-code")
     assert again.exit_code == 0
-    assert "Nothing to change: 4 resources are as declared." in again.stdout
+    assert "Nothing to change: 6 resources are as declared." in again.stdout
     rows = database.connect().execute(
         "SELECT jobname::text, schedule, command, active FROM cron.job ORDER BY jobname"
     )
+    is_old = database.server.pg_cron < (1, 5, 0)  # without seconds a call stays for most of its minute
+    every, stay = ("* * * * *", "stay => '50 seconds'") if is_old else ("15 seconds", "")
     assert rows.fetchall() == [
         ("count", "*/5 * * * *", "CALL reconciler.run_job('count')", False),
+        ("reconciler-runner", every, f"CALL reconciler.runner({stay})", True),
+        ("reconciler-tick", every, f"CALL reconciler.tick({stay})", True),
         ("tidy", "0 3 * * *", "CALL reconciler.run_job('tidy')", True),
         ("vacuum", "0 3 * * 0", "VACUUM things", True),
     ]
@@ -211,7 +215,7 @@ def test_nothing_is_pruned_unless_asked(project: Cli, database: Database) -> Non
     plan = project("plan")
     assert "Kept, though no longer declared (prune: never): count, mail, vacuum" in plan.stdout
     project("apply", "--yes")
-    assert database.connect().execute("SELECT count(*) FROM cron.job").fetchone() == (3,)
+    assert database.connect().execute("SELECT count(*) FROM cron.job").fetchone() == (5,)
 
 
 def test_another_apply_holds_the_lock(project: Cli, database: Database) -> None:
@@ -276,4 +280,4 @@ def test_migrate_alone(project: Cli) -> None:
     """Migrate makes the schema and nothing else; a second one has nothing to do."""
     assert "0001_create_schema" in project("migrate").stdout
     assert project("migrate").stdout == "Nothing to migrate.\n"
-    assert "4 to create" in project("plan").stdout
+    assert "6 to create" in project("plan").stdout

@@ -90,7 +90,8 @@ def test_a_secret_is_in_no_table_and_no_log(site: Site) -> None:
         BEGIN
             FOR place IN SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                           WHERE c.relkind = 'r' AND n.nspname IN ('reconciler', 'cron') LOOP
-                EXECUTE format('SELECT EXISTS (SELECT FROM %s t WHERE t::text LIKE ''%%canary-5f0c9e%%'')', place)
+                EXECUTE format(
+                    'SELECT EXISTS (SELECT FROM %s t WHERE t::text LIKE ''%%canary-5f0c9e%%'')', place)
                    INTO found;
                 IF found THEN INSERT INTO public.sightings VALUES (place::text); END IF;
             END LOOP;
