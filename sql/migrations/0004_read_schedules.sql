@@ -269,4 +269,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION reconciler.next_fire(text, timestamptz, text) IS
-    'The first instant later than a given one at which pg_cron, with that cron.timezone, fires a schedule; null for none within 8 years';
+    'The first instant later than a given one at which pg_cron fires a schedule in a zone; null for none in 8 years';
