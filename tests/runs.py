@@ -14,28 +14,15 @@ from tests.servers import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reconciler.core.specs import Spec
     from tests.declared import Site
 
-SKIPPED = "skipped"
 OUR_LOCKS: LiteralString = (
     "SELECT count(*) FROM pg_locks l JOIN reconciler.definitions d ON l.locktype = 'advisory'"
     " AND l.classid::bigint = (d.lock_key >> 32) & 4294967295 AND l.objid::bigint = d.lock_key & 4294967295"
 )
-
-
-def apply(site: Site, *specs: Spec, **options: Any) -> int:
-    """Apply what is declared, with its policies; return the revision, 0 for none."""
-    applied = site.apply(*specs, **options)
-    site.run(
-        "DELETE FROM reconciler.policies;"
-        "INSERT INTO reconciler.policies SELECT d.*, 'GMT' FROM reconciler.declared_policies d;"
-        "INSERT INTO reconciler.job_states (name, next_due_at)"
-        " SELECT d.name, reconciler.next_fire(d.schedule, clock_timestamp(), 'GMT')"
-        "   FROM reconciler.policies p JOIN reconciler.definitions d USING (name)"
-        "     ON CONFLICT (name) DO UPDATE SET next_due_at = excluded.next_due_at"
-    )
-    return applied.revision or 0
+WAITS: LiteralString = (
+    "SELECT count(*) FROM pg_locks WHERE pid = %s AND locktype = 'advisory' AND NOT granted"
+)
 
 
 def attempt(
@@ -116,51 +103,76 @@ def hold(gate: int = 1) -> str:
     return f"SELECT pg_advisory_xact_lock_shared({gate})"
 
 
+class Beside:
+    """A statement that is executed beside the test, over a connection that stays open."""
+
+    def __init__(
+        self, site: Site, statement: LiteralString, *values: object, user: str | None = None
+    ) -> None:
+        """Begin it.
+
+        Args:
+            site: Where.
+            statement: What.
+            *values: Its parameters.
+            user: As whom; None for the superuser.
+        """
+        self._outcome: list[psycopg.Error | None] = []
+        self._connection = site.database.connect(user)
+        self._thread = threading.Thread(target=self._execute, args=[statement, values])
+        self.pid = self._connection.info.backend_pid
+        self._thread.start()
+
+    def end(self) -> psycopg.Error | None:
+        """Wait for its end; return what it failed with."""
+        self._thread.join(20)
+        assert not self._thread.is_alive(), "it does not end"
+        return self._outcome[0]
+
+    def _execute(self, statement: LiteralString, values: tuple[object, ...]) -> None:
+        try:
+            self._connection.execute(statement, values or None)
+        except psycopg.Error as error:
+            self._outcome.append(error)
+        else:
+            self._outcome.append(None)
+
+
+class Running(Beside):
+    """A run that goes on beside the test: the body of `hold` until `end`."""
+
+    def __init__(self, site: Site, name: str, gate: int, *, user: str | None, trigger: str | None) -> None:
+        """Begin it, and wait until its row says so and its body waits."""
+        self._gate = site.database.connect()
+        self._gate.execute("SET lock_timeout = '10s'")
+        self._gate.execute("SELECT pg_advisory_lock(%s)", [gate])
+        super().__init__(site, "CALL reconciler.run_job(%s, %s)", name, trigger, user=user)
+        self.run = 0
+
+        def has_begun() -> bool:
+            rows = log(site, name, "id", "status", "backend_pid")
+            self.run = next((run for run, *rest in rows if rest == ["running", self.pid]), 0)
+            return self.run > 0 and site.rows(WAITS, self.pid) == [(1,)]
+
+        wait_until(has_begun, seconds=10, what="the run has begun")
+
+    def end(self) -> psycopg.Error | None:
+        """Let the body go on, and wait for its end; return what the run failed with."""
+        self._gate.close()
+        return super().end()
+
+
 @contextmanager
 def running(
     site: Site, name: str = "a", *, user: str | None = None, trigger: str | None = None, gate: int = 1
-) -> Iterator[tuple[int, list[psycopg.Error | None]]]:
+) -> Iterator[Running]:
     """Run a job beside the test, from when its row says running.
 
     Yields:
-        Its backend, and a list that gets what it failed with.
+        The run, which ends at the latest with this.
     """
-    outcome: list[psycopg.Error | None] = []
-    known = {row[0] for row in log(site, name, "id")}
-    thread = threading.Thread(target=lambda: outcome.append(call(site, name, user=user, trigger=trigger)))
-
-    def begun() -> list[int]:
-        rows = log(site, name, "id", "status", "backend_pid")
-        return [pid for run, status, pid in rows if run not in known and status == "running"]
-
-    with closed(site, gate):
-        thread.start()
-        wait_until(lambda: len(begun()) == 1, seconds=10, what="the run has begun")
-        yield begun()[0], outcome
-    thread.join(20)
-    assert not thread.is_alive()
-
-
-@contextmanager
-def closed(site: Site, gate: int = 1) -> Iterator[None]:
-    """Let the bodies of `hold` wait."""
-    with site.database.server.connect() as conn:
-        conn.execute("SELECT pg_advisory_lock(%s)", [gate])
-        yield
-
-
-@contextmanager
-def beside(
-    site: Site, statement: LiteralString, user: str | None = None
-) -> Iterator[list[psycopg.Error | None]]:
-    """Execute a statement beside the test.
-
-    Yields:
-        A list that gets what it failed with, or None, when it is over.
-    """
-    outcome: list[psycopg.Error | None] = []
-    thread = threading.Thread(target=lambda: outcome.append(attempt(site, statement, user=user)))
-    thread.start()
-    yield outcome
-    thread.join(20)
-    assert not thread.is_alive()
+    run = Running(site, name, gate, user=user, trigger=trigger)
+    try:
+        yield run
+    finally:
+        run.end()

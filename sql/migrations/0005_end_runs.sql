@@ -158,7 +158,9 @@ DECLARE
     dependent record;
 BEGIN
     FOR dependent IN
-        SELECT p.name, p.after, d.jobid IS NULL AND d.spec ->> 'once' IS NULL AS is_triggered
+        SELECT p.name, p.after,
+               -- A job of its own time waits, also where this target has no entry for it.
+               NOT d.spec::jsonb ?| ARRAY['schedule', 'every', 'daily', 'weekly', 'monthly', 'once'] AS is_triggered
           FROM reconciler.dependencies o
           JOIN reconciler.policies p ON p.name = o.job_name
           JOIN reconciler.definitions d ON d.name = p.name
@@ -251,6 +253,12 @@ BEGIN
                 policy.channels, policy.remind);
         END IF;
     ELSIF final = 'succeeded' THEN
+        IF policy.retries > 0 THEN
+            -- What another run has done meanwhile is not tried again.
+            DELETE FROM reconciler.starts s
+             WHERE s.job_name = policy.name AND s.trigger = 'retry'
+               AND coalesce(s.scheduled_at, '-infinity') = coalesce(run.due_at, '-infinity');
+        END IF;
         IF 'slow' = ANY (policy.alert_on) THEN
             slow := reconciler.find_slow_limit(policy);
         END IF;

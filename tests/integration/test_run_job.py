@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tests.declared import Site, job, queue
-from tests.runs import OUR_LOCKS, apply, call, hold, log, running, statuses
+from tests.runs import OUR_LOCKS, call, hold, log, running, statuses
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ def test_pg_cron_runs_a_managed_job(any_mode_database: Database) -> None:
     site = Site(any_mode_database)
     is_old = any_mode_database.server.pg_cron < (1, 5, 0)
     schedule = "@reboot" if is_old else "1 second"  # 1.4 has no seconds; a restart is sooner than a minute
-    apply(
-        site,
+    site.apply(
         job("good", "CREATE TABLE IF NOT EXISTS public.made (n int)", schedule=schedule),
         job("bad", "SELECT 1/0", schedule=schedule),
     )
@@ -59,19 +58,19 @@ def test_pg_cron_runs_a_managed_job(any_mode_database: Database) -> None:
 def test_a_run_is_logged_with_its_row_count(site: Site) -> None:
     """A run that succeeds has its end, its number of rows, its role and its revision."""
     site.run("CREATE TABLE public.t (n int)")
-    revision = apply(site, job("a", "INSERT INTO public.t SELECT generate_series(1, 7)"))
+    applied = site.apply(job("a", "INSERT INTO public.t SELECT generate_series(1, 7)"))
     assert call(site) is None
     assert site.rows(LOG) == [("succeeded", 7, None, None)]
     assert site.rows(
         "SELECT completed_at >= run_at, role, revision, trigger FROM reconciler.cron_execution_log"
-    ) == [(True, "postgres", revision, "manual")]
+    ) == [(True, "postgres", applied.revision, "manual")]
     assert site.rows("SELECT count(*) FROM public.t") == [(7,)]
 
 
 def test_a_failure_is_logged_and_raised_again(site: Site) -> None:
     """A failed body is rolled back, logged with its details, and raised with its own SQLSTATE."""
     site.run("CREATE TABLE public.t (n int UNIQUE)")
-    apply(site, job("a", "INSERT INTO public.t VALUES (1); INSERT INTO public.t VALUES (1)"))
+    site.apply(job("a", "INSERT INTO public.t VALUES (1); INSERT INTO public.t VALUES (1)"))
     error = call(site)
     assert isinstance(error, psycopg.errors.UniqueViolation)
     assert "cron_execution_log" in (error.diag.message_detail or "")
@@ -99,7 +98,7 @@ def test_no_failure_escapes_the_log(site: Site, body: str, sqlstate: str) -> Non
     """Every failure of a body ends its run, also those that `WHEN OTHERS` does not catch."""
     if not sqlstate:
         site.run("ALTER ROLE postgres SET statement_timeout = '200ms'")
-    apply(site, job("a", body))
+    site.apply(job("a", body))
     error = call(site)
     site.run("ALTER ROLE postgres RESET statement_timeout")
     assert error is not None
@@ -113,22 +112,22 @@ def test_a_body_of_many_statements_is_one_unit(site: Site) -> None:
     """A body may hold any number of statements, quotes, percent signs and comments."""
     site.run("CREATE TABLE public.t (s text)")
     body = "INSERT INTO public.t VALUES ('50% of ''%s'' \\ $1'); -- done;\nINSERT INTO public.t SELECT 'x';"
-    apply(site, job("a", body))
+    site.apply(job("a", body))
     assert call(site) is None
     assert site.rows("SELECT s FROM public.t") == [("50% of '%s' \\ $1",), ("x",)]
 
 
 def test_a_running_row_is_visible_and_a_second_run_is_skipped(site: Site) -> None:
     """While a job runs, others see its row; a second run of it does nothing but say who holds the lock."""
-    apply(site, job("a", hold()), job("b"))
-    with running(site) as (pid, outcome):
+    site.apply(job("a", hold()), job("b"))
+    with running(site) as run:
         assert call(site) is None
         assert call(site, "b") is None
         assert site.rows(
             "SELECT status, error_message, completed_at IS NOT NULL FROM reconciler.cron_execution_log"
             " WHERE job_name = 'a' ORDER BY id"
-        ) == [("running", None, False), ("skipped", f"already running in backend {pid}", True)]
-    assert outcome == [None]
+        ) == [("running", None, False), ("skipped", f"already running in backend {run.pid}", True)]
+        assert run.end() is None
     assert call(site) is None
     assert [row[0] for row in site.rows(LOG)] == ["succeeded", "skipped", "succeeded", "succeeded"]
 
@@ -136,7 +135,7 @@ def test_a_running_row_is_visible_and_a_second_run_is_skipped(site: Site) -> Non
 @pytest.mark.parametrize("body", ["SELECT 1", "SELECT 1/0"])
 def test_the_lock_is_released_while_the_session_lives_on(site: Site, body: str) -> None:
     """After success and after failure the lock is free at once, though the session stays."""
-    apply(site, job("a", body))
+    site.apply(job("a", body))
     for _ in range(3):
         call(site)
         assert site.rows(OUR_LOCKS) == [(0,)]
@@ -145,29 +144,29 @@ def test_the_lock_is_released_while_the_session_lives_on(site: Site, body: str) 
 
 def test_a_cancelled_run_is_logged_and_frees_the_lock(site: Site) -> None:
     """pg_cancel_backend ends a run as cancelled, and the next one runs."""
-    apply(site, job("a", hold()))
-    with running(site) as (pid, outcome):
-        site.run("SELECT pg_sleep(0.1), pg_cancel_backend(%s)", pid)
-    assert isinstance(outcome[0], psycopg.errors.QueryCanceled)
+    site.apply(job("a", hold()))
+    with running(site) as run:
+        site.run("SELECT pg_cancel_backend(%s)", run.pid)
+        assert isinstance(run.end(), psycopg.errors.QueryCanceled)
     assert [row[0] for row in site.rows(LOG)] == ["cancelled"]
     assert site.rows(OUR_LOCKS) == [(0,)]
 
 
 def test_a_killed_backend_leaves_no_lock(site: Site) -> None:
     """A run whose backend is killed leaves its lock, does not hinder the next, and is lost then."""
-    apply(site, job("a", hold()))
-    with running(site) as (pid, outcome):
-        site.run("SELECT pg_terminate_backend(%s, 5000)", pid)
-    assert isinstance(outcome[0], psycopg.errors.AdminShutdown)
+    site.apply(job("a", hold()))
+    with running(site) as run:
+        site.run("SELECT pg_terminate_backend(%s, 5000)", run.pid)
+        assert isinstance(run.end(), psycopg.errors.AdminShutdown)
     assert site.rows(OUR_LOCKS) == [(0,)]
-    apply(site, job("a", "SELECT 1"))
+    site.apply(job("a", "SELECT 1"))
     assert call(site) is None
     assert [row[0] for row in site.rows(LOG)] == ["lost", "succeeded"]
 
 
 def test_inside_a_transaction_it_fails_at_once(site: Site) -> None:
     """In somebody's transaction block no lock is taken and no row is written."""
-    apply(site, job("a"))
+    site.apply(job("a"))
     conn = site.database.connect(autocommit=False)
     with pytest.raises(psycopg.errors.InvalidTransactionTermination):
         conn.execute("CALL reconciler.run_job('a')")
@@ -178,7 +177,7 @@ def test_inside_a_transaction_it_fails_at_once(site: Site) -> None:
 
 def test_an_unknown_job_is_told(site: Site) -> None:
     """A name that is not declared, or not a job, is an error that names it."""
-    apply(site, job("a"), queue("q"))
+    site.apply(job("a"), queue("q"))
     for name in ("nope", "q"):
         error = call(site, name)
         assert isinstance(error, psycopg.errors.UndefinedObject)
@@ -189,7 +188,7 @@ def test_an_unknown_job_is_told(site: Site) -> None:
 def test_another_role_may_not_run_a_job(site: Site) -> None:
     """Only its role, and members of it, run a job."""
     site.run("CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE carol LOGIN IN ROLE alice")
-    apply(site, job("a", role="alice"))
+    site.apply(job("a", role="alice"))
     error = call(site, user="bob")
     assert isinstance(error, psycopg.errors.InsufficientPrivilege)
     assert "alice" in (error.diag.message_hint or "")
@@ -221,7 +220,7 @@ def test_another_role_may_not_run_a_job(site: Site) -> None:
 def test_a_body_has_no_more_rights_than_its_role(site: Site, body: str) -> None:
     """The job of a weak role neither reads nor writes what belongs to the reconciler, nor others' runs."""
     site.run("CREATE ROLE weak LOGIN; GRANT USAGE ON SCHEMA cron TO weak")
-    apply(site, job("a", body, role="weak"), job("of-another", hold()))
+    site.apply(job("a", body, role="weak"), job("of-another", hold()))
     with running(site, "of-another"):
         error = call(site, user="weak")
     assert isinstance(
@@ -233,7 +232,7 @@ def test_a_body_has_no_more_rights_than_its_role(site: Site, body: str) -> None:
 def test_objects_of_the_caller_do_not_lead_astray(site: Site) -> None:
     """Temporary tables and functions named like ours, and any search_path, are not used in their stead."""
     site.run("CREATE ROLE weak LOGIN; CREATE SCHEMA evil AUTHORIZATION weak")
-    apply(site, job("a", role="weak"))
+    site.apply(job("a", role="weak"))
     conn = site.database.connect("weak")
     conn.execute(
         "SET search_path = evil, pg_temp, pg_catalog;"
@@ -247,7 +246,7 @@ def test_objects_of_the_caller_do_not_lead_astray(site: Site) -> None:
 def test_a_body_may_change_its_session(site: Site) -> None:
     """A body that sets another search_path or role is still logged, and its lock is freed."""
     site.run("CREATE ROLE weak LOGIN")
-    apply(site, job("a", "SET search_path = nowhere; SET ROLE weak"))
+    site.apply(job("a", "SET search_path = nowhere; SET ROLE weak"))
     assert call(site) is None
     assert [row[0] for row in site.rows(LOG)] == ["succeeded"]
     assert site.rows(OUR_LOCKS) == [(0,)]
@@ -263,7 +262,7 @@ def test_a_body_may_change_its_session(site: Site) -> None:
 def test_a_body_that_keeps_its_run_from_ending_has_failed(site: Site, body: str) -> None:
     """When the row cannot be finished, what the body did is undone, the run has failed, its lock is free."""
     site.run("CREATE TABLE public.t (n int)")
-    apply(site, job("a", f"INSERT INTO public.t VALUES (1); {body}"))
+    site.apply(job("a", f"INSERT INTO public.t VALUES (1); {body}"))
     assert "not running" in str(call(site))
     assert site.rows("SELECT count(*) FROM public.t") == [(0,)]
     assert [
@@ -275,14 +274,14 @@ def test_a_body_that_keeps_its_run_from_ending_has_failed(site: Site, body: str)
 def test_what_is_deferred_fails_in_the_run(site: Site) -> None:
     """A deferred constraint is checked while the run can still say so."""
     site.run("CREATE TABLE public.t (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
-    apply(site, job("a", "INSERT INTO public.t VALUES (1), (1)"))
+    site.apply(job("a", "INSERT INTO public.t VALUES (1), (1)"))
     assert isinstance(call(site), psycopg.errors.UniqueViolation)
     assert statuses(site) == ["failed"]
 
 
 def test_a_handler_job_is_queued(site: Site) -> None:
     """Each run of a job with a handler puts one row on its queue, with its payload."""
-    apply(site, queue("mail"), job("a", handler="mail.send", queue="mail", payload={"to": ["x"]}))
+    site.apply(queue("mail"), job("a", handler="mail.send", queue="mail", payload={"to": ["x"]}))
     assert call(site) is None
     assert call(site) is None
     assert (
@@ -294,8 +293,8 @@ def test_a_handler_job_is_queued(site: Site) -> None:
 
 def test_a_run_of_the_old_body_is_not_touched_by_an_apply(site: Site) -> None:
     """A job may be changed, and even removed, while it runs; the run ends as it began."""
-    apply(site, job("a", hold()), job("b"))
+    site.apply(job("a", hold()), job("b"))
     with running(site):
-        apply(site, job("b"), prune="auto")
+        site.apply(job("b"), prune="auto")
         assert site.rows("SELECT count(*) FROM reconciler.definitions") == [(1,)]
     assert [row[0] for row in site.rows(LOG)] == ["succeeded"]
