@@ -34,12 +34,26 @@ BEGIN
 END
 $$;
 
--- The schema of an extension, or null where it is not installed.
-CREATE FUNCTION reconciler.find_extension(name text) RETURNS text
+-- The schema of the extension http, or null where it is not installed.
+CREATE FUNCTION reconciler.find_http() RETURNS text
 LANGUAGE sql STABLE
 AS $$
     SELECT n.nspname::text FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
-     WHERE e.extname = find_extension.name
+     WHERE e.extname = 'http'
+$$;
+
+-- Whether pg_net is there, always in the schema net. What is called there gets the owner's rights and secrets, so it
+-- has to belong to the owner, or to who may do everything anyway.
+CREATE FUNCTION reconciler.has_pg_net() RETURNS boolean
+LANGUAGE sql STABLE
+AS $$
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_proc p
+          JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+         WHERE p.oid = pg_catalog.to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)')
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r
+                            WHERE r.oid IN (p.proowner, n.nspowner)
+                              AND NOT (r.rolsuper OR pg_catalog.pg_has_role(r.oid, 'MEMBER'))))
 $$;
 
 -- Why an answer is no success, by what was expected: a class of statuses or a list; null where it is one.
@@ -60,20 +74,26 @@ CREATE FUNCTION reconciler.send_waiting(
     OUT status integer, OUT answer text
 )
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+-- As a message for debugging (DEBUG2) the extension tells every header and address, also to the caller.
+SET client_min_messages = error
 AS $$
 DECLARE
-    place text := reconciler.find_extension('http');
+    place text := reconciler.find_http();
     milliseconds text := greatest(1, round(extract(epoch FROM timeout) * 1000))::bigint::text;
 BEGIN
     IF place IS NULL THEN
         RAISE EXCEPTION 'this database cannot send requests' USING ERRCODE = 'feature_not_supported',
             HINT = 'As an administrator: CREATE EXTENSION http, or pg_net.';
     END IF;
-    EXECUTE format('SELECT %1$I.http_set_curlopt(''CURLOPT_TIMEOUT_MS'', $1),'
-                   '       %1$I.http_set_curlopt(''CURLOPT_CONNECTTIMEOUT_MS'', $1)', place) USING milliseconds;
-    EXECUTE format('SELECT r.status, r.content FROM %1$I.http(ROW($1, $2,'
-                   ' ARRAY(SELECT %1$I.http_header(key, value) FROM jsonb_each_text($3)), $4, $5)::%1$I.http_request) r',
-                   place)
+    -- A body of this session may have set a proxy. Every argument has the type that the function takes: nobody's
+    -- function of the same name fits better.
+    EXECUTE format('SELECT %1$I.http_reset_curlopt(),'
+                   '       %1$I.http_set_curlopt(''CURLOPT_TIMEOUT_MS''::varchar, $1::varchar),'
+                   '       %1$I.http_set_curlopt(''CURLOPT_CONNECTTIMEOUT_MS''::varchar, $1::varchar)', place)
+      USING milliseconds;
+    EXECUTE format('SELECT r.status, r.content FROM %1$I.http(ROW($1, $2, ARRAY('
+                   '           SELECT %1$I.http_header(key::varchar, value::varchar) FROM jsonb_each_text($3)),'
+                   '       $4, $5)::%1$I.http_request) r', place)
        INTO status, answer USING method, url, headers, content_type, content;
 EXCEPTION WHEN OTHERS THEN
     -- curl's own words, which no setting translates; a real cancelling is not among OTHERS.
@@ -97,7 +117,6 @@ DECLARE
     payload text;
     patience interval;
     chain bigint;
-    place text := reconciler.find_extension('pg_net');
 BEGIN
     SELECT d.spec -> 'http', coalesce(l.chain_id, l.id) INTO request, chain
       FROM reconciler.cron_execution_log l JOIN reconciler.definitions d ON d.id = l.definition_id
@@ -125,7 +144,7 @@ BEGIN
     END IF;
 
     -- pg_net knows these three, and bodies of JSON only.
-    IF place IS NOT NULL AND (method IN ('GET', 'DELETE') AND payload IS NULL
+    IF reconciler.has_pg_net() AND (method IN ('GET', 'DELETE') AND payload IS NULL
                               OR method = 'POST' AND content_type = 'application/json') THEN
         IF method = 'POST' THEN
             EXECUTE 'SELECT net.http_post(url := $1, body := $2, headers := $3, timeout_milliseconds := $4)'
@@ -226,7 +245,7 @@ BEGIN
                    interval '5 seconds') AS s;
     EXCEPTION WHEN query_canceled OR OTHERS THEN
         -- curl may repeat the address, which is a secret.
-        problem := CASE WHEN SQLSTATE = '42704' THEN SQLERRM ELSE 'no answer from the channel''s address' END;
+        problem := CASE WHEN SQLSTATE IN ('42704', '0A000') THEN SQLERRM ELSE 'no answer from the channel''s address' END;
     END;
     UPDATE reconciler.alert_deliveries o
        SET status = CASE WHEN problem IS NULL THEN 'sent' WHEN o.attempts >= 20 THEN 'failed' ELSE 'pending' END,
