@@ -1,4 +1,4 @@
-"""Read what ran."""
+"""Read what ran: our log of managed jobs, and pg_cron's own words on those that are handed to it."""
 
 from __future__ import annotations
 
@@ -7,51 +7,249 @@ from typing import TYPE_CHECKING
 
 from psycopg.rows import class_row
 
+from reconciler.errors import MigrationError
+
 from .queries import load_queries
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime, timedelta
 
     import psycopg
 
+STATUSES = ("running", "succeeded", "failed", "timed_out", "skipped", "cancelled", "lost")
+"""Every status of a run."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobStatus:
-    """A job or worker and its last run.
+class Run:
+    """One execution.
 
     Attributes:
-        name: Of the resource.
-        kind: job or worker.
-        owner: Whose it is.
-        scheduled: Whether it has an entry.
-        schedule: The entry's schedule; None where there is none, or where it cannot be seen.
-        active: Whether the entry fires; None where there is none.
-        last_status: Of the last run; None where it never ran.
-        last_run_at: When the last run began, aware.
-        last_error: What the last run failed with.
-        last_duration: How long the last run took.
+        source: log, or pg_cron where it is from `cron.job_run_details`; ids of the two are not one series.
+        id: Of the run.
+        name: Of the job.
+        run_at: When it began, aware; None where pg_cron has not written that yet.
+        completed_at: When it ended; None while it runs.
+        status: One of `STATUSES`.
+        trigger: schedule, manual, retry, dependency or catch_up.
+        attempt: Which try it is, from 1.
+        chain_id: The first run of the tries that it belongs to; None for a first try.
+        rows_affected: By the last statement; None where none is known.
+        error_message: Why it failed, or why it was skipped.
+        error_sqlstate: The error's code.
+        role: The role that ran it.
+        backend_pid: The server process that ran it.
     """
 
+    source: str
+    id: int
     name: str
-    kind: str
-    owner: str
-    scheduled: bool
-    schedule: str | None
-    active: bool | None
-    last_status: str | None
-    last_run_at: datetime | None
-    last_error: str | None
-    last_duration: timedelta | None
+    run_at: datetime | None
+    completed_at: datetime | None
+    status: str
+    trigger: str
+    attempt: int
+    chain_id: int | None
+    rows_affected: int | None
+    error_message: str | None
+    error_sqlstate: str | None
+    role: str | None
+    backend_pid: int | None
+
+    @property
+    def duration(self) -> timedelta | None:
+        """How long it took; None while it runs."""
+        if self.run_at is None or self.completed_at is None:
+            return None
+        return self.completed_at - self.run_at
 
 
-def read_status(conn: psycopg.Connection) -> list[JobStatus]:
-    """Read every job and worker with its last run.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDetails(Run):
+    """One execution, with everything that is known of it.
+
+    Attributes:
+        error_detail: What the server added to the error; of a request, how the answer began.
+        error_context: Where in the body it happened.
+        due_at: The time that it made up for, or was put off from.
+        deadline_at: When it runs out of time.
+        stop_reason: timed_out or cancelled, where somebody wanted it to end.
+        stop_at: When that was.
+        stop_by: Who wanted it; `tick` for its time limit.
+        response_status: What the endpoint answered.
+        queued_job_id: The queued job that it did.
+        revision: What was applied when it ran.
+        start_id: The request or start that it came of.
+    """
+
+    error_detail: str | None
+    error_context: str | None
+    due_at: datetime | None
+    deadline_at: datetime | None
+    stop_reason: str | None
+    stop_at: datetime | None
+    stop_by: str | None
+    response_status: int | None
+    queued_job_id: int | None
+    revision: int | None
+    start_id: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingStart:
+    """A start that is still to come.
+
+    Attributes:
+        trigger: Why it is to be started.
+        due_at: When.
+        attempt: Which try it will be.
+    """
+
+    trigger: str
+    due_at: datetime
+    attempt: int
+
+
+def has_runtime(conn: psycopg.Connection) -> bool:
+    """Tell whether anything was applied to a target.
 
     Args:
-        conn: To a target with the schema reconciler.
+        conn: To the target.
 
     Returns:
-        Sorted by owner and name.
+        False where there is no schema reconciler yet.
+
+    Raises:
+        MigrationError: The schema is of an earlier release, which kept no such records.
     """
-    with conn.cursor(row_factory=class_row(JobStatus)) as cursor:
-        return cursor.execute(load_queries("status")["read_status"]).fetchall()
+    row = conn.execute(load_queries("runs")["find_runtime"]).fetchone()
+    if row == (True, False):
+        raise MigrationError(
+            "the schema reconciler on this target is of an earlier release", remedy="run reconciler migrate"
+        )
+    return row == (True, True)
+
+
+def require_runtime(conn: psycopg.Connection) -> None:
+    """Make sure that the target has the tables of the runtime.
+
+    Args:
+        conn: To the target.
+
+    Raises:
+        MigrationError: Nothing was applied to it yet, or an earlier release did it.
+    """
+    if not has_runtime(conn):
+        raise MigrationError("nothing was applied to this target yet", remedy="run reconciler apply")
+
+
+def is_known(conn: psycopg.Connection, name: str) -> bool:
+    """Tell whether a name is declared, or ran once.
+
+    Args:
+        conn: To the target.
+        name: Of a job.
+    """
+    row = conn.execute(load_queries("runs")["is_known"], {"name": name}).fetchone()
+    return row == (True,)
+
+
+def list_names(conn: psycopg.Connection) -> list[str]:
+    """List the names of all jobs and workers.
+
+    Args:
+        conn: To the target.
+    """
+    return [name for (name,) in conn.execute(load_queries("runs")["list_names"])]
+
+
+def list_runs(
+    conn: psycopg.Connection,
+    *,
+    name: str | None = None,
+    statuses: Sequence[str] = (),
+    since: timedelta | None = None,
+    limit: int = 20,
+    use_cron: bool = True,
+) -> list[Run]:
+    """List runs, the newest first.
+
+    Args:
+        conn: To the target.
+        name: Of one job; None for all but the tool's own.
+        statuses: Only these; all where there are none.
+        since: How long ago they began at the most.
+        limit: How many at the most.
+        use_cron: Whether the role may read pg_cron's tables, where the runs of direct jobs are.
+
+    Returns:
+        The runs.
+    """
+    queries = load_queries("runs")
+    values = {"name": name, "statuses": list(statuses) or None, "since": since, "limit": limit}
+    names = ["list_runs" if name is None else "list_runs_of", *(["list_direct_runs"] if use_cron else [])]
+    found: list[Run] = []
+    with conn.cursor(row_factory=class_row(Run)) as cursor:
+        for query in names:
+            found += cursor.execute(queries[query], values).fetchall()
+    # A run that pg_cron has not written the time of is only just beginning.
+    found.sort(
+        key=lambda run: (run.run_at is None, run.run_at and run.run_at.timestamp(), run.id), reverse=True
+    )
+    return found[:limit]
+
+
+def read_run(conn: psycopg.Connection, run_id: int) -> RunDetails | None:
+    """Read everything of one run of the log.
+
+    Args:
+        conn: To the target.
+        run_id: Of the run.
+
+    Returns:
+        The run, or None when there is none of this id.
+    """
+    with conn.cursor(row_factory=class_row(RunDetails)) as cursor:
+        return cursor.execute(load_queries("runs")["read_run"], {"id": run_id}).fetchone()
+
+
+def read_direct_run(conn: psycopg.Connection, run_id: int) -> RunDetails | None:
+    """Read what pg_cron has of one of its runs.
+
+    Args:
+        conn: To the target.
+        run_id: pg_cron's runid.
+
+    Returns:
+        The run, or None when there is none of this id, or the role may not see it.
+    """
+    with conn.cursor(row_factory=class_row(RunDetails)) as cursor:
+        return cursor.execute(load_queries("runs")["read_direct_run"], {"id": run_id}).fetchone()
+
+
+def list_attempts(conn: psycopg.Connection, run: Run) -> list[Run]:
+    """List the tries that a run belongs to.
+
+    Args:
+        conn: To the target.
+        run: Of the log.
+
+    Returns:
+        The tries, itself among them, the first one first.
+    """
+    values = {"name": run.name, "chain_id": run.chain_id or run.id}
+    with conn.cursor(row_factory=class_row(Run)) as cursor:
+        return cursor.execute(load_queries("runs")["list_attempts"], values).fetchall()
+
+
+def list_starts(conn: psycopg.Connection, run: Run) -> list[WaitingStart]:
+    """List the tries that are still to come after a run.
+
+    Args:
+        conn: To the target.
+        run: Of the log.
+    """
+    values = {"name": run.name, "chain_id": run.chain_id or run.id}
+    with conn.cursor(row_factory=class_row(WaitingStart)) as cursor:
+        return cursor.execute(load_queries("runs")["list_starts"], values).fetchall()
