@@ -24,21 +24,27 @@ def doctor(config_path: Path | None, target_name: str | None, dsn: str | None) -
     """
     from reconciler.cli.render_text import render_finding
     from reconciler.core.preflight import find_bad_schedules, find_dangers
+    from reconciler.database.health import find_runtime_troubles
     from reconciler.database.migrate import find_pending
     from reconciler.database.observe import observe, require_pg_cron
 
     session = open_session(config_path, target_name, dsn)
     with session.connect() as conn:
         observation = observe(conn)
-    facts = observation.state.facts
-    click.echo(_describe(facts))
-    require_pg_cron(facts)
-    pending = find_pending(facts.migrations)
+        facts = observation.state.facts
+        click.echo(_describe(facts))
+        require_pg_cron(facts)
+        pending = find_pending(facts.migrations)
+        troubles = () if pending else find_runtime_troubles(conn, facts)
     if pending:
         click.echo(f"migrations  {len(pending)} to run: reconciler apply or reconciler migrate")
     else:
         click.echo(f"migrations  all {len(facts.migrations)} applied")
-    findings = (*find_dangers(facts, observation.dangers), *find_bad_schedules(observation.state))
+    findings = (
+        *find_dangers(facts, observation.dangers),
+        *troubles,
+        *find_bad_schedules(observation.state),
+    )
     click.echo("")
     for finding in findings:
         click.echo(render_finding(finding))
