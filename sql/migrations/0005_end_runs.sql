@@ -181,6 +181,18 @@ BEGIN
 END
 $$;
 
+-- End the one-time work that a run was to do, when it is not tried again.
+CREATE FUNCTION reconciler.end_queued_job(run reconciler.cron_execution_log, final text, error_message text)
+RETURNS void
+LANGUAGE sql
+AS $$
+    UPDATE reconciler.jobs j
+       SET status = CASE WHEN final = 'succeeded' THEN 'completed' WHEN final = 'cancelled' THEN 'cancelled'
+                         ELSE 'failed' END,
+           completed_at = clock_timestamp(), last_error = nullif(error_message, ''), attempts = run.attempt
+     WHERE j.id = run.queued_job_id AND j.status = 'running'
+$$;
+
 -- End a run, whoever finds out that it is over: the log, the job's state, retry, alerts and dependents are one
 -- unit. The caller holds the run's row.
 CREATE FUNCTION reconciler.end_run(
@@ -209,6 +221,8 @@ BEGIN
     SELECT p.* INTO policy
       FROM reconciler.definitions d JOIN reconciler.policies p ON p.name = d.name WHERE d.id = run.definition_id;
     IF NOT FOUND THEN
+        -- Its job was withdrawn meanwhile.
+        PERFORM reconciler.end_queued_job(run, final, end_run.error_message);
         RETURN;
     END IF;
     INSERT INTO reconciler.job_states AS s
@@ -233,12 +247,8 @@ BEGIN
                     policy.backoff_max, CASE WHEN policy.jitter THEN random() ELSE 1 END),
                 run.due_at, run.attempt + 1, coalesce(run.chain_id, run.id), run.queued_job_id)
             ON CONFLICT (job_name, trigger, coalesce(scheduled_at, '-infinity')) DO NOTHING;
-    ELSIF run.queued_job_id IS NOT NULL THEN
-        UPDATE reconciler.jobs j
-           SET status = CASE WHEN final = 'succeeded' THEN 'completed' WHEN is_failure THEN 'failed'
-                             ELSE 'cancelled' END,
-               completed_at = ended, last_error = nullif(end_run.error_message, ''), attempts = run.attempt
-         WHERE j.id = run.queued_job_id AND j.status = 'running';
+    ELSE
+        PERFORM reconciler.end_queued_job(run, final, end_run.error_message);
     END IF;
 
     IF is_failure THEN
@@ -318,9 +328,15 @@ BEGIN
     END IF;
     IF outcome = 'cancelled' THEN
         final := CASE WHEN run.stop_reason IS NOT NULL THEN run.stop_reason
-                      WHEN run.deadline_at <= clock_timestamp() 
+                      WHEN run.deadline_at <= clock_timestamp()
                         OR error_message ~ '(statement timeout|^no answer within )'
                       THEN 'timed_out' ELSE 'cancelled' END;
+        -- The server says only that somebody asked for it.
+        error_message := CASE run.stop_reason
+            WHEN 'timed_out' THEN concat('took longer than its timeout', (
+                SELECT ' of ' || p.timeout FROM reconciler.policies p JOIN reconciler.definitions d ON d.name = p.name
+                 WHERE d.id = run.definition_id))
+            WHEN 'cancelled' THEN 'cancelled by ' || run.stop_by ELSE error_message END;
     END IF;
     PERFORM reconciler.end_run(
         run, final, rows_affected, error_sqlstate, error_message, error_detail, error_context, response_status);

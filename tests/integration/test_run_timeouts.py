@@ -79,7 +79,7 @@ def test_a_run_beyond_its_limit_is_cancelled_and_tried_again(site: Site) -> None
     check_aftermath(site)
     assert statuses(site) == ["timed_out"]
     assert site.rows("SELECT kind, message FROM reconciler.alerts") == [
-        ("failed", "a timed out: canceling statement due to user request")
+        ("failed", "a timed out: took longer than its timeout of 00:00:30")
     ]
     site.apply(channel("ops"), job("a", "SELECT 1", **fields))
     check_recovery(site)
