@@ -42,18 +42,20 @@ AS $$
      WHERE e.extname = 'http'
 $$;
 
--- Whether pg_net is there, always in the schema net. What is called there gets the owner's rights and secrets, so it
--- has to belong to the owner, or to who may do everything anyway.
+-- Whether pg_net is there, always in the schema net. What is called there gets the owner's rights and secrets: it has
+-- to be the extension's, or that of the owner or of a superuser, and nobody's who may just make schemas.
 CREATE FUNCTION reconciler.has_pg_net() RETURNS boolean
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT EXISTS (
-        SELECT FROM pg_catalog.pg_proc p
-          JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-         WHERE p.oid = pg_catalog.to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)')
-           AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r
-                            WHERE r.oid IN (p.proowner, n.nspowner)
-                              AND NOT (r.rolsuper OR pg_catalog.pg_has_role(r.oid, 'MEMBER'))))
+        SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+         WHERE p.oid = to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)')
+           AND (EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+                         WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+                           AND e.extname = 'pg_net')
+                OR NOT EXISTS (SELECT FROM pg_roles r
+                                WHERE r.oid IN (p.proowner, n.nspowner)
+                                  AND NOT (r.rolsuper OR r.rolname = current_user))))
 $$;
 
 -- Why an answer is no success, by what was expected: a class of statuses or a list; null where it is one.
@@ -184,8 +186,8 @@ BEGIN
     LOOP
         -- The index there is on created alone.
         EXECUTE 'SELECT r.status_code, r.content, r.timed_out, r.error_msg, d.spec #> ''{http,expect}'' AS expect'
-                '  FROM net._http_response r, reconciler.definitions d'
-                ' WHERE r.id = $1 AND r.created >= $2 AND d.id = $3'
+                '  FROM net._http_response r LEFT JOIN reconciler.definitions d ON d.id = $3'
+                ' WHERE r.id = $1 AND r.created >= $2'
            INTO answer USING run.request_id, run.run_at - interval '1 minute', run.definition_id;
         CONTINUE WHEN answer IS NULL OR num_nonnulls(answer.status_code, answer.timed_out, answer.error_msg) = 0;
         problem := CASE WHEN answer.timed_out THEN coalesce(answer.error_msg, 'no answer in time')
