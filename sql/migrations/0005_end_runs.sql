@@ -221,8 +221,10 @@ BEGIN
     SELECT p.* INTO policy
       FROM reconciler.definitions d JOIN reconciler.policies p ON p.name = d.name WHERE d.id = run.definition_id;
     IF NOT FOUND THEN
-        -- Its job was withdrawn meanwhile.
-        PERFORM reconciler.end_queued_job(run, final, end_run.error_message);
+        -- Its job was withdrawn meanwhile, or it never had one.
+        IF run.queued_job_id IS NOT NULL THEN
+            PERFORM reconciler.end_queued_job(run, final, end_run.error_message);
+        END IF;
         RETURN;
     END IF;
     INSERT INTO reconciler.job_states AS s
@@ -247,7 +249,7 @@ BEGIN
                     policy.backoff_max, CASE WHEN policy.jitter THEN random() ELSE 1 END),
                 run.due_at, run.attempt + 1, coalesce(run.chain_id, run.id), run.queued_job_id)
             ON CONFLICT (job_name, trigger, coalesce(scheduled_at, '-infinity')) DO NOTHING;
-    ELSE
+    ELSIF run.queued_job_id IS NOT NULL THEN
         PERFORM reconciler.end_queued_job(run, final, end_run.error_message);
     END IF;
 

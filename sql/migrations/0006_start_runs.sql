@@ -121,12 +121,14 @@ BEGIN
             reason := format('paused %sby %s%s',
                 'until ' || to_char(pause.until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC ',
                 pause.paused_by, ': ' || nullif(pause.reason, ''));
-            IF start.queued_job_id IS NOT NULL THEN
-                UPDATE reconciler.starts s SET due_at = least(pause.until, clock_timestamp() + interval '1 minute')
-                 WHERE s.id = start.id;
-                verdict := 'gone';
-                RETURN;
-            END IF;
+        ELSIF start.id IS NOT NULL AND definition.spec ->> 'active' = 'false' THEN
+            reason := 'not active';  -- it was switched off after this was put off until now
+        END IF;
+        IF reason IS NOT NULL AND start.queued_job_id IS NOT NULL THEN
+            UPDATE reconciler.starts s SET due_at = least(pause.until, clock_timestamp() + interval '1 minute')
+             WHERE s.id = start.id;
+            verdict := 'gone';
+            RETURN;
         END IF;
         IF reason IS NULL AND trigger = 'schedule' AND policy.after <> '{}' THEN
             unmet := reconciler.find_unmet(definition.name, policy.after);
@@ -379,13 +381,22 @@ $$;
 CREATE FUNCTION reconciler.next_start(OUT start_id bigint, OUT is_awaited boolean, within interval DEFAULT '0')
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    now timestamptz := clock_timestamp();
 BEGIN
+    -- What another lane has in its hands is left to it.
     SELECT s.id INTO start_id
       FROM reconciler.starts s JOIN reconciler.definitions d ON d.name = s.job_name
-     WHERE s.due_at <= clock_timestamp() AND reconciler.find_role(d.username, d.spec) = session_user
-     ORDER BY s.due_at, s.id LIMIT 1;
+     WHERE s.due_at <= now AND reconciler.find_role(d.username, d.spec) = session_user
+           -- What was missed is made up for in its order, also by several lanes.
+       AND NOT (s.trigger = 'catch_up' AND (
+               EXISTS (SELECT FROM reconciler.starts e
+                        WHERE e.job_name = s.job_name AND e.trigger = 'catch_up' AND e.scheduled_at < s.scheduled_at)
+               OR EXISTS (SELECT FROM reconciler.cron_execution_log l
+                           WHERE l.status = 'running' AND l.job_name = s.job_name)))
+     ORDER BY s.due_at, s.id LIMIT 1 FOR UPDATE OF s SKIP LOCKED;
     is_awaited := start_id IS NULL AND within > '0' AND (
-        EXISTS (SELECT FROM reconciler.starts s WHERE s.due_at <= clock_timestamp() + within)
+        EXISTS (SELECT FROM reconciler.starts s WHERE s.due_at <= now + within)
         OR EXISTS (SELECT FROM reconciler.cron_execution_log l WHERE l.status = 'running'));
 END
 $$;
@@ -414,6 +425,9 @@ BEGIN
             RESET ROLE;
             RESET ALL;
             DISCARD TEMP;
+            DISCARD SEQUENCES;
+            DEALLOCATE ALL;
+            EXECUTE 'CLOSE ALL';
             UNLISTEN *;
             PERFORM pg_catalog.pg_advisory_unlock_all();
             COMMIT;

@@ -109,6 +109,6 @@ $$;
 -- What no role but the owner calls: the functions above do it for everybody, after they looked who asks.
 REVOKE EXECUTE ON FUNCTION
     reconciler.make_token, reconciler.open_alert, reconciler.resolve_alerts, reconciler.start_dependents,
-    reconciler.end_run, reconciler.stop_run, reconciler.log_skip, reconciler.take_lock, reconciler.start_execution,
-    reconciler.find_managed, reconciler.find_unmet, reconciler.find_slow_limit
+    reconciler.end_run, reconciler.end_queued_job, reconciler.stop_run, reconciler.log_skip, reconciler.take_lock,
+    reconciler.start_execution, reconciler.find_managed, reconciler.find_unmet, reconciler.find_slow_limit
 FROM PUBLIC;

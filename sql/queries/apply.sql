@@ -55,14 +55,16 @@ SELECT coalesce(max(id), 0), %(owner)s, %(target)s, %(actor)s, %(commit)s, %(rel
 RETURNING id;
 
 -- name: delete_definitions
--- Rows of queues and workers go with their definition; a one-time job that still waits is cancelled.
+-- Rows of queues and workers go with their definition; a one-time job that still waits is cancelled, also one that
+-- waits to be tried again.
 WITH gone AS (
     DELETE FROM reconciler.definitions WHERE name = ANY (%(names)b::text[]) RETURNING name
 )
 UPDATE reconciler.jobs j
    SET status = 'cancelled', completed_at = now(), once = false
   FROM gone
- WHERE j.job_name = gone.name AND j.once AND j.status = 'pending';
+ WHERE j.job_name = gone.name AND j.once
+   AND (j.status = 'pending' OR EXISTS (SELECT FROM reconciler.starts s WHERE s.queued_job_id = j.id));
 
 -- name: rename_definitions
 -- Where a one-time job of the new name has run already, the one that waits under the old name never will.
