@@ -1,0 +1,345 @@
+"""Jobs that a program registers itself, instead of or beside files: declared, planned and applied like those.
+
+Knows the loader's checks, and takes declarations as Python values where the loader takes files.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import random
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import psycopg
+
+from reconciler.core.config import Config, Policy, Runtime, Target
+from reconciler.core.durations import render_duration
+from reconciler.core.specs import SECTIONS, JobSpec, Place
+from reconciler.database import control, registrations
+from reconciler.database.apply import apply_target
+from reconciler.database.connect import translate
+from reconciler.database.observe import observe
+from reconciler.database.runs import has_runtime, require_runtime
+from reconciler.database.sessions import read_state, require_idle
+from reconciler.database.statements import Request
+from reconciler.errors import ApplyLockError, ConfigError, InvalidInputError, StalePlanError
+from reconciler.loader.builder import SpecBuilder
+from reconciler.loader.declarations import Declaration
+from reconciler.loader.references import find_reference_problems, find_reserved_names
+from reconciler.loader.schema_check import Definition, find_schema_faults
+from reconciler.loader.sources import Source, name_path
+
+from .execution import handle_cron_trigger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from reconciler.core.specs import Kind
+    from reconciler.core.state import Definition as Applied
+    from reconciler.database.executions import Trigger
+    from reconciler.database.registrations import ExecutionResult, ScheduledJob
+
+_Result = TypeVar("_Result")
+_RUNTIME: Final = Runtime()
+_OURS: Final = frozenset({"sql", "http", "handler", "targets", "overrides"})
+_NOWHERE: Final = Place(path="", line=1, column=1)
+_SECTION: Final = {kind: section for section, kind in SECTIONS.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Handler:
+    """A function of this process, and what it is called with."""
+
+    function: Callable[..., Any]
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Registry:
+    """Registers, lists, starts and cancels the jobs of one owner.
+
+    Registered jobs are declared like those of spec files and are applied at once. They have an owner of their
+    own: jobs of another owner are never changed, and a job that is not registered any more stays until it is
+    cancelled.
+    """
+
+    def __init__(
+        self,
+        conn: psycopg.Connection[Any],
+        owner: str = "app",
+        *,
+        role: str = "",
+        runtime: Runtime | None = _RUNTIME,
+        patience: float = 10.0,
+    ) -> None:
+        """Make a registry; nothing is sent.
+
+        Args:
+            conn: To the target, without an open transaction; to it alone while a method works.
+            owner: Whose jobs these are; not that of any spec files.
+            role: The role that runs jobs which name none; "" is the connected one.
+            runtime: The entries that carry out policies, declared where no other owner has done so; None for
+                none.
+            patience: Seconds to try again while another apply works: several processes of one program
+                register their jobs at once when they start.
+        """
+        self._conn = conn
+        self._patience = patience
+        self._owner = owner
+        self._target = Target(name="registry", role=role, policy=Policy(prune="never"), runtime=runtime)
+        self._handlers: dict[str, _Handler] = {}
+
+    def register_job(
+        self,
+        name: str,
+        schedule: str,
+        handler_or_sql: Callable[..., Any] | str,
+        *,
+        handler: str = "",
+        **policies: Any,
+    ) -> bool:
+        """Register a job, or change one that is registered.
+
+        Args:
+            name: Unique among all resources of the target.
+            schedule: In pg_cron's grammar; "" where another trigger is among the policies, such as `daily`.
+            handler_or_sql: SQL for the database; or a function, for which a job is put on its queue at each
+                time. `run_registered` calls the function here.
+            handler: The dotted name of the function; left out, that of its module and its own.
+            **policies: Any other key of a job in a spec file, such as `timeout` or `on_failure`; durations
+                may be `timedelta`.
+
+        Returns:
+            Whether anything was changed.
+
+        Raises:
+            InvalidInputError: It is no valid job; nothing was changed.
+            RefusedError: The name belongs to another owner, or to an entry that nobody declared.
+            DatabaseError: It could not be applied.
+        """
+        place = _find_caller()
+        declared: dict[str, Any] = {key: _make_plain(value) for key, value in policies.items()}
+        wrong = sorted(_OURS & declared.keys())
+        if wrong:
+            raise InvalidInputError([f"{place}: job {name}: {wrong[0]} does not go with register_job"])
+        if schedule:
+            declared["schedule"] = schedule
+        if isinstance(handler_or_sql, str):
+            declared["sql"] = handler_or_sql
+        else:
+            declared["handler"] = handler or _name_function(handler_or_sql)
+        with self._working():
+            definitions = observe(self._conn).state.definitions
+        spec = _make_spec(name, declared, place, self._target, definitions)
+        applied = self._insist(lambda: apply_target(self._conn, self._request(spec)))
+        if not isinstance(handler_or_sql, str):
+            self._handlers[name] = _Handler(function=handler_or_sql, payload=declared.get("payload", {}))
+        return applied.revision is not None
+
+    def trigger_job(self, name: str) -> int:
+        """Ask for a run now; a runner of the job's role starts it.
+
+        Args:
+            name: Of a managed job, of whatever owner.
+
+        Returns:
+            The request's id: the run will have it as `start_id`. Asking again before it began is asking once.
+
+        Raises:
+            DatabaseError: There is no such job, or the role may not control it.
+        """
+        with self._working(), self._conn.transaction():
+            require_runtime(self._conn)
+            return control.request_run(self._conn, name)
+
+    def cancel_job(self, name: str) -> bool:
+        """Unschedule a job of this owner and remove its definition; a run that goes on ends by itself.
+
+        Args:
+            name: Of the job.
+
+        Returns:
+            False where nobody declared it.
+
+        Raises:
+            RefusedError: It belongs to another owner, is protected, or others wait for it.
+            DatabaseError: It could not be removed.
+        """
+        removed = self._insist(lambda: registrations.remove_job(self._conn, name, self._request()))
+        self._handlers.pop(name, None)
+        return removed
+
+    def list_scheduled_jobs(self, *, everybody: bool = False) -> tuple[ScheduledJob, ...]:
+        """List the jobs of this owner, registered by this process or another.
+
+        Args:
+            everybody: Those of all owners.
+
+        Returns:
+            Sorted by name; none where nothing was applied yet.
+
+        Raises:
+            DatabaseError: They could not be read.
+        """
+        with self._working(), self._conn.transaction():
+            if not has_runtime(self._conn):
+                return ()
+            return registrations.list_scheduled_jobs(self._conn, None if everybody else self._owner)
+
+    def get_last_execution_result(self, name: str) -> ExecutionResult | None:
+        """Read how the last run of a job went that is over and was not skipped.
+
+        Args:
+            name: Of any job, declared or not.
+
+        Returns:
+            The result; None where there is none.
+
+        Raises:
+            DatabaseError: It could not be read.
+        """
+        with self._working(), self._conn.transaction():
+            if not has_runtime(self._conn):
+                return None
+            return registrations.read_last_result(self._conn, name)
+
+    def run_registered(self, name: str, *, trigger: Trigger = "schedule") -> Any:
+        """Call the function that this process registered for a job, under its lock and with its log.
+
+        Args:
+            name: Of the job.
+            trigger: Why; `schedule` for a cron of one's own.
+
+        Returns:
+            What the function returned, given the declared payload as keywords; None when it was skipped.
+
+        Raises:
+            ConfigError: This process registered no function under that name.
+            DatabaseError: As `locked_execution` does; what the function raises comes out as it is.
+        """
+        known = self._handlers.get(name)
+        if known is None:
+            raise ConfigError(
+                f"this process registered no function for the job {name}",
+                remedy="call register_job with the function first",
+            )
+        return handle_cron_trigger(self._conn, name, lambda: known.function(**known.payload), trigger=trigger)
+
+    def _request(self, *specs: JobSpec) -> Request:
+        return Request(specs=specs, owner=self._owner, target=self._target, actor=self._owner)
+
+    def _insist(self, act: Callable[[], _Result]) -> _Result:
+        """Do something again while another apply is in its way; each try is one transaction."""
+        give_up_at = time.monotonic() + self._patience
+        while True:
+            try:
+                with self._working():
+                    return act()
+            except (ApplyLockError, StalePlanError):
+                if time.monotonic() >= give_up_at:
+                    raise
+            # Not all at the same time again.
+            time.sleep(random.uniform(0.05, 0.25))  # noqa: S311 - nothing secret depends on it
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Let errors of psycopg out as ours, and refuse to work inside of the caller's transaction."""
+        state = read_state(self._conn)
+        require_idle(state)
+        try:
+            yield
+        except psycopg.Error as error:
+            lost = read_state(self._conn).transaction == "closed"
+            raise translate(error, state.where, lost=lost) from error
+
+
+def _make_spec(
+    name: str, declared: dict[str, Any], place: Place, target: Target, definitions: Mapping[str, Applied]
+) -> JobSpec:
+    """Make the spec of a job, checked as a job of a spec file is.
+
+    Args:
+        name: Of the job.
+        declared: What is declared of it.
+        place: Where.
+        target: For which target.
+        definitions: What is declared on the target already, by name.
+
+    Returns:
+        The spec.
+
+    Raises:
+        InvalidInputError: Everything that is wrong.
+    """
+    faults = find_schema_faults(Definition(schema="jobs"), {"jobs": {name: declared}})
+    messages = [fault.message for fault in faults]
+    if not messages:
+        own = _declare("job", name, declared, place, target)
+        builder = SpecBuilder(_make_config(target), target)
+        spec = builder.build(own)
+        others = [
+            _declare(other.kind, other.name, json.loads(other.document), _NOWHERE, target)
+            for other in definitions.values()
+            if other.name != name
+        ]
+        known = {problem.message for problem in find_reference_problems(others, {}, {})}
+        problems = [
+            *find_reserved_names([own]),
+            *builder.problems,
+            *(one for one in find_reference_problems([*others, own], {}, {}) if one.message not in known),
+        ]
+        messages = [problem.message for problem in problems]
+        if not messages and isinstance(spec, JobSpec):
+            return spec
+    raise InvalidInputError([f"{place}: {message}" for message in dict.fromkeys(messages)])
+
+
+def _declare(kind: Kind, name: str, value: dict[str, Any], place: Place, target: Target) -> Declaration:
+    return Declaration(
+        kind=kind,
+        name=name,
+        place=place,
+        source=Source(path=place.path),
+        section=_SECTION[kind],
+        own=value,
+        value=value,
+        target=target.name,
+    )
+
+
+def _make_config(target: Target) -> Config:
+    return Config(
+        path="", owner="", jobs=(), targets={target.name: target}, default_target=target.name, secrets={}
+    )
+
+
+def _make_plain(value: Any) -> Any:
+    """Make of a Python value what a spec file would hold."""
+    if isinstance(value, timedelta):
+        return render_duration(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {key: _make_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_make_plain(item) for item in value]
+    return sorted(value) if isinstance(value, set | frozenset) else value
+
+
+def _name_function(function: Callable[..., Any]) -> str:
+    module, name = getattr(function, "__module__", ""), getattr(function, "__qualname__", "")
+    return f"{module}.{name}" if module and name else repr(function)
+
+
+def _find_caller() -> Place:
+    """Find who called the method that calls this."""
+    frame = inspect.currentframe()
+    for _ in range(2):
+        frame = frame.f_back if frame else None
+    if frame is None:
+        return Place(path="unknown", line=1, column=1)
+    return Place(path=name_path(Path(frame.f_code.co_filename)), line=frame.f_lineno, column=1)
