@@ -307,27 +307,29 @@ BEGIN
     END IF;
     LOOP
         FOREACH step IN ARRAY ARRAY['stop_overdue', 'mark_lost', 'collect_answers', 'start_once', 'find_missed',
-                                    'wake_dependents', 'find_slow', 'send_reminders', 'end_pauses'] LOOP
-            -- A step that fails must not keep the others from their work.
-            BEGIN
-                problem := reconciler.tick_step(step);
-            EXCEPTION WHEN assert_failure OR OTHERS THEN
-                problem := SQLERRM;
-            END;
-            COMMIT;
+                                    'wake_dependents', 'find_slow', 'send_reminders', 'end_pauses',
+                                    'clear_history', 'clear_details'] LOOP
+            FOR round IN 1..10 LOOP
+                problem := NULL;
+                deleted := 0;
+                -- A step that fails must not keep the others from their work.
+                BEGIN
+                    IF step = 'clear_history' THEN
+                        deleted := reconciler.clear_history(keep_runs, 1000);
+                    ELSIF step = 'clear_details' THEN
+                        deleted := reconciler.clear_details(keep_details, 1000);
+                    ELSE
+                        problem := reconciler.tick_step(step);
+                    END IF;
+                EXCEPTION WHEN assert_failure OR OTHERS THEN
+                    problem := SQLERRM;
+                END;
+                COMMIT;
+                EXIT WHEN deleted = 0 OR problem IS NOT NULL;
+            END LOOP;
             IF problem IS NOT NULL AND pg_catalog.strpos(problems, problem) = 0 THEN
                 problems := problems || step || ': ' || problem || '; ';
             END IF;
-        END LOOP;
-        FOR round IN 1..10 LOOP
-            deleted := reconciler.clear_history(keep_runs, 1000);
-            COMMIT;
-            EXIT WHEN deleted = 0;
-        END LOOP;
-        FOR round IN 1..10 LOOP
-            deleted := reconciler.clear_details(keep_details, 1000);
-            COMMIT;
-            EXIT WHEN deleted = 0;
         END LOOP;
         EXIT WHEN pg_catalog.clock_timestamp() >= began + stay;
         -- What fires together with the tick may not have begun yet.

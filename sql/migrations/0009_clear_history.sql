@@ -1,6 +1,8 @@
 -- Retention, in small batches: each looks at the oldest rows alone, holds row locks for milliseconds, and is a
 -- transaction of its own when the tick or clear_all_history calls it.
 
+CREATE INDEX alerts_resolved_idx ON reconciler.alerts (resolved_at);
+
 -- Delete runs, alerts and finished queued jobs that are old enough. Returns how many rows went.
 CREATE FUNCTION reconciler.clear_history(keep interval, batch integer) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -23,12 +25,11 @@ BEGIN
             WHERE oldest.run_at < before AND oldest.status <> 'running'));
     GET DIAGNOSTICS deleted = ROW_COUNT;
     total := total + deleted;
+    -- Open ones stay, however old.
     DELETE FROM reconciler.alerts
      WHERE id = ANY (ARRAY(
-           SELECT oldest.id
-             FROM (SELECT a.id, a.resolved_at FROM reconciler.alerts a
-                    ORDER BY a.id LIMIT clear_history.batch) AS oldest
-            WHERE oldest.resolved_at < before));
+           SELECT a.id FROM reconciler.alerts a
+            WHERE a.resolved_at < before ORDER BY a.resolved_at LIMIT clear_history.batch));
     GET DIAGNOSTICS deleted = ROW_COUNT;
     total := total + deleted;
     -- Failed ones stay: somebody may want to try them again.
@@ -51,8 +52,8 @@ END
 $$;
 
 -- The same for pg_cron's own table, with the caller's rights: row-level security shows each role its own rows, a
--- superuser all. A row can be without times: pg_cron was stopped before it wrote them. It is as old as the rows
--- after it.
+-- superuser all. A row can be without times: pg_cron was stopped before it wrote them, or could not connect. It is
+-- older than the rows after it. The only index is that on runid.
 CREATE FUNCTION reconciler.clear_details(keep interval, batch integer) RETURNS bigint
 LANGUAGE plpgsql
 AS $$
@@ -69,10 +70,20 @@ BEGIN
            WITH oldest AS MATERIALIZED (
                SELECT d.runid, d.status, d.job_pid, coalesce(d.end_time, d.start_time) AS at
                  FROM cron.job_run_details d ORDER BY d.runid LIMIT batch
+           ), proof AS MATERIALIZED (
+               SELECT coalesce(
+                   pg_catalog.max(o.runid) FILTER (WHERE o.at < before),
+                   -- Not one of them has a time: the next one that has tells.
+                   CASE WHEN pg_catalog.count(o.at) = 0 THEN (
+                       SELECT CASE WHEN n.at < before THEN n.runid END
+                         FROM (SELECT d.runid, coalesce(d.end_time, d.start_time) AS at FROM cron.job_run_details d
+                                WHERE d.runid > (SELECT pg_catalog.max(runid) FROM oldest)
+                                ORDER BY d.runid) AS n
+                        WHERE n.at IS NOT NULL LIMIT 1) END) AS runid
+                 FROM oldest o
            )
-           SELECT o.runid FROM oldest o
-            WHERE (o.at < before
-                   OR (o.at IS NULL AND EXISTS (SELECT FROM oldest n WHERE n.runid > o.runid AND n.at < before)))
+           SELECT o.runid FROM oldest o, proof
+            WHERE (o.at < before OR (o.at IS NULL AND o.runid < proof.runid))
               AND NOT (o.status NOT IN ('succeeded', 'failed')
                        AND EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.pid = o.job_pid))));
     GET DIAGNOSTICS deleted = ROW_COUNT;
