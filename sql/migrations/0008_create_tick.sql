@@ -78,9 +78,10 @@ BEGIN
                 WHERE l.job_name = find_unseen.job_name AND l.trigger IN ('schedule', 'manual')
                   AND l.run_at >= f.fire - interval '1 second' AND l.run_at < f.next - interval '1 second')
            AND NOT EXISTS (
+               -- Some, since with concurrency allow the last one is not always the one that went on.
                SELECT FROM (SELECT status, completed_at FROM reconciler.cron_execution_log l
-                             WHERE l.job_name = find_unseen.job_name AND l.run_at < f.fire
-                             ORDER BY l.run_at DESC LIMIT 1) AS before
+                             WHERE l.job_name = find_unseen.job_name AND l.run_at < f.fire AND l.status <> 'skipped'
+                             ORDER BY l.run_at DESC LIMIT 5) AS before
                 WHERE before.status = 'running' OR before.completed_at > f.fire)
          ORDER BY f.fire);
 END
@@ -102,8 +103,12 @@ BEGIN
     END IF;
     IF policy.catch_up <> 'none' THEN
         INSERT INTO reconciler.starts (job_name, trigger, due_at, scheduled_at)
-        SELECT policy.name, 'catch_up', clock_timestamp(), fire FROM unnest(missed) AS fire
-         WHERE policy.catch_up = 'all' OR (fire = newest AND is_last)
+        SELECT policy.name, 'catch_up',
+               -- The one start waits until all is counted.
+               CASE WHEN policy.catch_up = 'all' OR is_last THEN clock_timestamp() ELSE 'infinity' END, fire
+          FROM unnest(missed) AS fire
+         WHERE policy.catch_up = 'all' OR fire = newest
+         ORDER BY fire
             ON CONFLICT (job_name, trigger, coalesce(scheduled_at, '-infinity')) DO NOTHING;
     END IF;
     IF 'missed' = ANY (policy.alert_on) THEN
@@ -136,6 +141,7 @@ DECLARE
     missed timestamptz[];
     seconds interval;
     newest timestamptz;
+    is_last boolean;
 BEGIN
     FOR due IN SELECT s.next_due_at, d.schedule, p AS policy
                  FROM reconciler.job_states s
@@ -144,7 +150,7 @@ BEGIN
                 WHERE s.next_due_at <= now AND d.schedule IS NOT NULL AND d.active
                 ORDER BY s.next_due_at LIMIT 200 FOR UPDATE OF s SKIP LOCKED
     LOOP
-        seconds := make_interval(secs => substring(due.schedule FROM '^\s*(\d+)\s*seconds?\s*$')::double precision);
+        seconds := make_interval(secs => substring(lower(due.schedule) FROM '^\s*(\d+)\s*seconds?\s*$')::double precision);
         IF seconds IS NOT NULL THEN
             -- pg_cron counts from the last start.
             SELECT l.run_at INTO newest FROM reconciler.cron_execution_log l
@@ -181,10 +187,15 @@ BEGIN
               INTO missed, fire
               FROM unnest(unseen) AS f;
         END IF;
+        is_last := fire IS NULL OR fire > now - grace;
         IF missed <> '{}' THEN
-            PERFORM reconciler.note_missed(due.policy, missed, is_last => fire IS NULL OR fire > now - grace);
+            PERFORM reconciler.note_missed(due.policy, missed, is_last);
+        ELSIF is_last AND (due.policy).catch_up = 'one' THEN
+            UPDATE reconciler.starts s SET due_at = clock_timestamp()
+             WHERE s.job_name = (due.policy).name AND s.trigger = 'catch_up' AND s.due_at = 'infinity';
         END IF;
-        UPDATE reconciler.job_states s SET next_due_at = fire WHERE s.name = (due.policy).name;
+        UPDATE reconciler.job_states s SET next_due_at = fire
+         WHERE s.name = (due.policy).name AND s.next_due_at IS DISTINCT FROM fire;
     END LOOP;
     RETURN NULL;
 END
