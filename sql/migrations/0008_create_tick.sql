@@ -275,6 +275,10 @@ CREATE FUNCTION reconciler.tick_step(step text) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- Who looks holds locks on what runs, as long as he likes.
+    IF NOT reconciler.is_runtime() THEN
+        RAISE EXCEPTION 'the role % may not look after runs', session_user USING ERRCODE = 'insufficient_privilege';
+    END IF;
     RETURN CASE step
         WHEN 'stop_overdue'    THEN reconciler.stop_overdue()
         WHEN 'mark_lost'       THEN reconciler.mark_lost()
@@ -291,15 +295,17 @@ END
 $$;
 
 -- Whether something goes on that the next round may have to stop.
-CREATE FUNCTION reconciler.is_watching() RETURNS boolean
+CREATE FUNCTION reconciler.is_watching(until timestamptz) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT EXISTS (SELECT FROM reconciler.cron_execution_log
-                    WHERE status = 'running' AND (deadline_at IS NOT NULL OR stop_reason IS NOT NULL))
+                    WHERE status = 'running' AND (deadline_at <= until OR stop_reason IS NOT NULL))
 $$;
 
 -- One entry calls it all the time. A second one at the same time finds the lock taken and does nothing. stay: how
--- long one call goes on looking while there are runs with a deadline, for a pg_cron that knows no seconds.
+-- long one call goes on looking, each second, while there are runs whose deadline comes before it ends. More than a
+-- minute is for a pg_cron whose launcher waits for the longest job (1.4 with background workers): then no other call
+-- comes before that job has ended.
 CREATE PROCEDURE reconciler.tick(
     keep_runs interval DEFAULT '30 days', keep_details interval DEFAULT '7 days', stay interval DEFAULT '0'
 )
@@ -344,9 +350,11 @@ BEGIN
         END LOOP;
         EXIT WHEN pg_catalog.clock_timestamp() >= began + stay;
         -- What fires together with the tick may not have begun yet.
-        EXIT WHEN pg_catalog.clock_timestamp() > began + interval '3 seconds' AND NOT reconciler.is_watching();
+        EXIT WHEN NOT reconciler.is_watching(
+                CASE WHEN stay <= interval '1 minute' THEN began + stay ELSE 'infinity' END)
+            AND (stay < interval '30 seconds' OR pg_catalog.clock_timestamp() > began + interval '3 seconds');
         COMMIT;
-        PERFORM pg_catalog.pg_sleep(2);
+        PERFORM pg_catalog.pg_sleep(1);
         COMMIT;
     END LOOP;
     PERFORM pg_catalog.pg_advisory_unlock(7411530208936422);
