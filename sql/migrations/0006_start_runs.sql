@@ -65,6 +65,7 @@ $$;
 
 CREATE FUNCTION reconciler.start_run(
     job_name text, trigger text DEFAULT NULL, start_id bigint DEFAULT NULL, since timestamptz DEFAULT NULL,
+    is_free boolean DEFAULT false,
     OUT run_id bigint, OUT token bytea, OUT verdict text, OUT lock_key bigint, OUT shared boolean,
     OUT kind text, OUT body text, OUT reason text
 )
@@ -142,7 +143,7 @@ BEGIN
     END IF;
 
     IF reason IS NULL THEN
-        reason := reconciler.take_lock(definition.name, definition.lock_key, shared, is_free => since IS NOT NULL);
+        reason := reconciler.take_lock(definition.name, definition.lock_key, shared, is_free);
         IF reason IS NOT NULL AND (start.trigger = 'catch_up' OR start.queued_job_id IS NOT NULL
                                    OR (start.id IS NOT NULL AND policy.concurrency = 'wait')) THEN
             -- It keeps its turn, and the runner is free for others.
@@ -270,7 +271,7 @@ BEGIN
     error_sqlstate := NULL;
     error_message := NULL;
     LOOP
-        run := reconciler.start_run(job_name, trigger, start_id, since);
+        run := reconciler.start_run(job_name, trigger, start_id, since, is_free => true);
         COMMIT;
         EXIT WHEN run.verdict IS DISTINCT FROM 'busy';
         PERFORM pg_catalog.pg_sleep(0.2);
