@@ -33,6 +33,7 @@ RUNNER: Final = f"{OWN_PREFIX}runner"
 
 _PLACE: Final = Place(path="reconciler.yaml", line=1, column=1)
 _MINUTE: Final = timedelta(minutes=1)
+_LONG_STAY: Final = "50 seconds"
 _USUAL: Final = Runtime()
 _UNITS: Final = (
     ("day", 86_400_000),
@@ -162,6 +163,7 @@ def make_runtime_specs(
 def _find_pace(runtime: Runtime, facts: Facts) -> _Pace:
     """Decide when the entries fire.
 
+    A tick stays until the next one while a run's time is up before that: limits are kept to a second.
     Before pg_cron 1.5 there are no seconds, so that a call stays for the rest of its minute. With background
     workers that launcher starts nothing until the longest job ends (1.4.2): a runner must not stay, and the
     tick stays only while a run with a time limit goes on, for which the launcher waits anyway.
@@ -169,13 +171,13 @@ def _find_pace(runtime: Runtime, facts: Facts) -> _Pace:
     dialect = facts.dialect
     is_fine = runtime.every < _MINUTE
     if dialect.seconds:
-        return _Pace(schedule=compile_trigger(Every(interval=runtime.every), dialect).text)
+        stay = _render_interval(runtime.every) if is_fine else _LONG_STAY
+        return _Pace(schedule=compile_trigger(Every(interval=runtime.every), dialect).text, tick_stay=stay)
     every = Every(interval=_MINUTE if is_fine else runtime.every)
     schedule = compile_trigger(every, dialect).text
     if facts.background_workers:
         return _Pace(schedule=schedule, tick_stay="1 hour")
-    stay = "50 seconds" if is_fine else ""
-    return _Pace(schedule=schedule, tick_stay=stay, runner_stay=stay)
+    return _Pace(schedule=schedule, tick_stay=_LONG_STAY, runner_stay=_LONG_STAY if is_fine else "")
 
 
 def _name_runners(role: str, default: str, count: int, neighbours: Neighbours) -> Iterator[str]:

@@ -69,11 +69,11 @@ def test_plan_apply_plan(project: Cli, database: Database) -> None:
     rows = database.connect().execute(
         "SELECT jobname::text, schedule, command, active FROM cron.job ORDER BY jobname"
     )
-    is_old = database.server.pg_cron < (1, 5, 0)  # without seconds a call stays for most of its minute
-    every, stay = ("* * * * *", "stay => '50 seconds'") if is_old else ("15 seconds", "")
+    is_old = database.server.pg_cron < (1, 5, 0)  # without seconds calls stay for most of a minute
+    every, stay = ("* * * * *", "stay => '50 seconds'") if is_old else ("15 seconds", "stay => '15 seconds'")
     assert rows.fetchall() == [
         ("count", "*/5 * * * *", "CALL reconciler.run_job('count')", False),
-        ("reconciler-runner", every, f"CALL reconciler.runner({stay})", True),
+        ("reconciler-runner", every, f"CALL reconciler.runner({stay if is_old else ''})", True),
         ("reconciler-tick", every, f"CALL reconciler.tick({stay})", True),
         ("tidy", "0 3 * * *", "CALL reconciler.run_job('tidy')", True),
         ("vacuum", "0 3 * * 0", "VACUUM things", True),

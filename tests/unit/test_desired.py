@@ -188,7 +188,10 @@ def test_the_tools_own_entries_are_part_of_the_desired_state() -> None:
     assert list(desired.resources) == ["a", "reconciler-runner", "reconciler-tick"]
     tick = desired.resources["reconciler-tick"].entry
     assert tick == make_entry(
-        "reconciler-tick", schedule="15 seconds", command="CALL reconciler.tick()", username="jobs"
+        "reconciler-tick",
+        schedule="15 seconds",
+        command="CALL reconciler.tick(stay => '15 seconds')",
+        username="jobs",
     )
 
 

@@ -62,7 +62,7 @@ def test_one_tick_and_one_runner_serve_managed_jobs() -> None:
     made = _make()
     assert list(made) == [RUNNER, TICK]
     assert {spec.mode for spec in made.values()} == {"direct"}
-    assert _commands() == ("CALL reconciler.tick()", "CALL reconciler.runner()")
+    assert _commands() == ("CALL reconciler.tick(stay => '15 seconds')", "CALL reconciler.runner()")
     assert str(made[TICK].place) == "reconciler.yaml:1:1"
     document = json.loads(made[TICK].document)
     assert document.keys() == {"description", "mode", "schedule", "sql"}
@@ -127,14 +127,14 @@ def test_whatever_roles_are_called_each_has_a_name_of_its_own(roles: set[str]) -
 @pytest.mark.parametrize(
     ("every", "facts", "schedule", "tick", "runner"),
     [
-        (timedelta(seconds=1), {}, "1 second", "", ""),
-        (timedelta(seconds=30), {}, "30 seconds", "", ""),
-        (timedelta(minutes=1), {}, "* * * * *", "", ""),
-        (timedelta(hours=1), {}, "0 * * * *", "", ""),
+        (timedelta(seconds=1), {}, "1 second", "stay => '1 second'", ""),
+        (timedelta(seconds=30), {}, "30 seconds", "stay => '30 seconds'", ""),
+        (timedelta(minutes=1), {}, "* * * * *", "stay => '50 seconds'", ""),
+        (timedelta(hours=1), {}, "0 * * * *", "stay => '50 seconds'", ""),
         (timedelta(seconds=15), _OLD, "* * * * *", "stay => '50 seconds'", "stay => '50 seconds'"),
         (timedelta(seconds=15), {**_OLD, "settings": {}}, "* * * * *", "stay => '50 seconds'",
          "stay => '50 seconds'"),
-        (timedelta(minutes=5), _OLD, "*/5 * * * *", "", ""),
+        (timedelta(minutes=5), _OLD, "*/5 * * * *", "stay => '50 seconds'", ""),
         (timedelta(seconds=15), _OLD_WORKERS, "* * * * *", "stay => '1 hour'", ""),
         (timedelta(minutes=5), _OLD_WORKERS, "*/5 * * * *", "stay => '1 hour'", ""),
     ],
@@ -154,17 +154,17 @@ def test_they_look_as_often_as_the_server_can(
     ("runtime", "arguments"),
     [
         ({"keep_runs": timedelta(days=30), "keep_details": timedelta(days=7)}, ""),
-        ({"keep_runs": timedelta(days=14)}, "keep_runs => '14 days'"),
-        ({"keep_details": timedelta(days=1, hours=12)}, "keep_details => '1 day 12 hours'"),
+        ({"keep_runs": timedelta(days=14)}, "keep_runs => '14 days', "),
+        ({"keep_details": timedelta(days=1, hours=12)}, "keep_details => '1 day 12 hours', "),
         (
             {"keep_runs": timedelta(minutes=1), "keep_details": timedelta(seconds=2, milliseconds=500)},
-            "keep_runs => '1 minute', keep_details => '2 seconds 500 milliseconds'",
+            "keep_runs => '1 minute', keep_details => '2 seconds 500 milliseconds', ",
         ),
     ],
 )
 def test_the_tick_is_told_what_differs_from_its_defaults(runtime: dict[str, Any], arguments: str) -> None:
     """A short call while all is as usual."""
-    assert _commands(**runtime)[0] == f"CALL reconciler.tick({arguments})"
+    assert _commands(**runtime)[0] == f"CALL reconciler.tick({arguments}stay => '15 seconds')"
 
 
 def test_arguments_stand_in_one_order() -> None:
