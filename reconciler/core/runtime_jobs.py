@@ -67,10 +67,10 @@ class Neighbours:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pace:
-    """When the tool's entries fire, and how long a call goes on looking; "" for not at all."""
+    """When the tool's entries fire, and how long a call goes on looking; a runner's is "" for not at all."""
 
     schedule: str
-    tick_stay: str = ""
+    tick_stay: str
     runner_stay: str = ""
 
 
@@ -210,8 +210,7 @@ def _render_tick(runtime: Runtime, pace: _Pace) -> str:
         arguments.append(f"keep_runs => '{_render_interval(runtime.keep_runs)}'")
     if runtime.keep_details != _USUAL.keep_details:
         arguments.append(f"keep_details => '{_render_interval(runtime.keep_details)}'")
-    if pace.tick_stay:
-        arguments.append(f"stay => '{pace.tick_stay}'")
+    arguments.append(f"stay => '{pace.tick_stay}'")
     return f"CALL reconciler.tick({', '.join(arguments)})"
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from reconciler.core.facts import find_lowest_version
@@ -48,3 +50,20 @@ def test_the_mode_is_known_where_the_setting_is_seen(value: str | None, known: b
     """A role that cannot see the setting knows neither mode."""
     settings = {} if value is None else {"use_background_workers": value}
     assert make_facts(settings=settings).background_workers is known
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"database": "other"},
+        {"role": "other"},
+        {"extension": "1.4-1", "settings": {}},
+        {"settings": {"timezone": "Europe/Oslo"}},
+        {"settings": {"use_background_workers": "on"}},
+        {"extensions": frozenset({"http"})},
+    ],
+)
+def test_a_desired_state_holds_for_the_same_server_alone(changed: dict[str, Any]) -> None:
+    """Whatever decides what an entry looks like tells two servers apart; the age of the launcher does not."""
+    assert not make_facts().same_server(make_facts(**changed))
+    assert make_facts().same_server(make_facts(launcher_age=1.0))

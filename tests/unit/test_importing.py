@@ -86,6 +86,7 @@ def test_what_is_declared_is_not_imported() -> None:
     [
         ({"name": ""}, "no name"),
         ({"name": "Tidy Up"}, "lower-case"),
+        ({"name": "reconciler-mine"}, "the tool's own"),
         ({"schedule": "0 0 * * 1#2"}, "correct it first"),
         ({"schedule": "0 0 * * sat-sun"}, "as '0 0 * * "),
     ],

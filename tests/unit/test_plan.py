@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ from reconciler.core.config import Policy
 from reconciler.core.plan import Plan, find_refusal, make_fingerprints, make_plan
 from reconciler.core.preflight import Finding
 from reconciler.core.specs import Place
-from reconciler.core.state import DesiredState, Notice, RowDrift
+from reconciler.core.state import DesiredState, Notice, Pause, RowDrift
 from tests.core_builders import (
     make_definition,
     make_desired_state,
@@ -110,6 +111,27 @@ def test_a_one_time_job_that_ran_and_was_edited_is_noticed() -> None:
         assert [(notice.code, notice.names) for notice in plan.notices] == [("settled", ("a",))] * noticed
     recurring = _plan(make_desired_state(make_scheduled("a")), make_observed(settled=ran))
     assert recurring.notices == ()
+
+
+@pytest.mark.parametrize(
+    ("pause", "message"),
+    [
+        (Pause(until=None, reason="", paused_by="anna"), "paused by anna"),
+        (
+            Pause(until=datetime(2030, 1, 2, 3, tzinfo=UTC), reason="no vendor", paused_by="anna"),
+            "paused until 2030-01-02 03:00:00Z by anna: no vendor",
+        ),
+    ],
+)
+def test_a_pause_is_said_and_changes_nothing(pause: Pause, message: str) -> None:
+    """Who paused what until when and why; pauses of what others declared are none of ours."""
+    desired = make_desired_state(make_scheduled("a"))
+    observed = replace(make_observed(), pauses={"a": pause, "theirs": pause})
+    plan = _plan(desired, observed)
+    assert plan.changes == _plan(desired, make_observed()).changes
+    assert [(notice.code, notice.names, notice.message) for notice in plan.notices] == [
+        ("paused", ("a",), message)
+    ]
 
 
 _CONSENT = "the plan deletes 1, and this target asks for consent (prune: confirm)"
