@@ -184,7 +184,7 @@ def test_runs_that_the_owner_may_not_end_are_found(site: Site) -> None:
 
 def test_runs_of_a_superuser_are_beyond_any_grant(site: Site) -> None:
     """Where jobs run as a superuser and another role owns the schema, the remedy is another role."""
-    site.run("CREATE ROLE keeper")
+    site.run("CREATE ROLE keeper; GRANT pg_signal_backend TO keeper")
     site.run("ALTER SCHEMA reconciler OWNER TO keeper")
     finding = find(site)["cannot_signal"]
     assert "GRANT" not in finding.remedy
