@@ -31,23 +31,21 @@ def follow(conn: psycopg.Connection, name: str, start_id: int, *, timeout: timed
 
     Returns:
         The exit code: 0 where the run succeeded.
+
+    Raises:
+        KeyboardInterrupt: The person did not want to wait for its begin any longer.
     """
     give_up_at = time.monotonic() + timeout.total_seconds()
     try:
         run_id = _wait_for_start(conn, start_id, give_up_at)
-    except KeyboardInterrupt:
-        click.echo(
-            f"Request {start_id} stays: a runner takes it all the same. Look with reconciler runs {name}.",
-            err=True,
-        )
-        return exits.ERROR
     except LookupError:
         click.echo(f"Request {start_id} was withdrawn: {name} is no longer declared.", err=True)
         return exits.ERROR
     if run_id is None:
         click.echo(
             f"No runner took request {start_id} in time. It still waits, and runs as soon as one does: look "
-            f"with reconciler runs {name}; reconciler doctor says what is wrong.",
+            f"with reconciler runs {name}.\n  reconciler runs --status running shows what keeps a runner "
+            "busy, and reconciler doctor what else is wrong.",
             err=True,
         )
         return exits.ERROR

@@ -75,24 +75,29 @@ def run(
 def _request(
     conn: psycopg.Connection, session: Session, facts: Facts, job: AppliedJob, *, timeout: timedelta | None
 ) -> int:
+    from reconciler.cli.following import follow
     from reconciler.database.control import find_runners, request_run
 
     sees_entries = facts.rights.use_cron and facts.rights.sees_all
     runners = find_runners(conn, job.role, sees_entries=sees_entries)
     start_id = request_run(conn, job.name)
-    when = _describe_runners(runners, facts)
-    click.echo(
-        f"Requested {job.name}, as request {start_id}" + (f": a runner takes it {when}." if when else ".")
-    )
-    trouble = _find_trouble(session, facts, job, runners)
-    if trouble:
-        click.echo(f"{click.style('Nobody takes it:', fg='red', bold=True)} {trouble}", err=True)
-    if timeout is None:
-        click.echo(f"Look with reconciler runs {job.name}.")
-        return exits.DONE
-    from reconciler.cli.following import follow
-
-    return follow(conn, job.name, start_id, timeout=timeout)
+    try:
+        when = _describe_runners(runners, facts)
+        outlook = f": a runner takes it {when}." if when else "."
+        click.echo(f"Requested {job.name}, as request {start_id}{outlook}")
+        trouble = _find_trouble(session, facts, job, runners)
+        if trouble:
+            click.echo(f"{click.style('Nobody takes it:', fg='red', bold=True)} {trouble}", err=True)
+        if timeout is not None:
+            return follow(conn, job.name, start_id, timeout=timeout)
+    except KeyboardInterrupt:
+        click.echo(
+            f"Request {start_id} stays, and a runner takes it. Look with reconciler runs {job.name}.",
+            err=True,
+        )
+        return exits.ERROR
+    click.echo(f"Look with reconciler runs {job.name}.")
+    return exits.DONE
 
 
 def _find_trouble(session: Session, facts: Facts, job: AppliedJob, runners: list[Runner]) -> str:
