@@ -156,9 +156,13 @@ class Running(Beside):
 
         wait_until(has_begun, seconds=10, what="the run has begun")
 
+    def open(self) -> None:
+        """Let the body go on."""
+        self._gate.close()
+
     def end(self) -> psycopg.Error | None:
         """Let the body go on, and wait for its end; return what the run failed with."""
-        self._gate.close()
+        self.open()
         return super().end()
 
 

@@ -74,13 +74,18 @@ BEGIN
             -- What only tells of an event has nothing to be resolved.
             CASE WHEN open_alert.kind IN ('recovered', 'test') THEN clock_timestamp() END)
         ON CONFLICT (job_name, kind) WHERE resolved_at IS NULL DO UPDATE
-       SET occurrences = a.occurrences + 1, last_seen_at = clock_timestamp(),
+           -- What is told of one run while it goes on and again when it ends is one occurrence.
+       SET occurrences = a.occurrences + CASE WHEN a.run_id = excluded.run_id THEN 0 ELSE 1 END,
+           last_seen_at = clock_timestamp(),
            run_id = excluded.run_id, message = excluded.message, details = excluded.details
     RETURNING a.id, a.occurrences = 1 INTO opened, is_new;
     IF is_new AND open_alert.channels <> '{}' THEN
         INSERT INTO reconciler.alert_deliveries (alert_id, channel)
-        SELECT opened, channel FROM unnest(open_alert.channels) AS channel;
-        PERFORM pg_notify('reconciler_alerts', '');
+        SELECT opened, channel FROM unnest(open_alert.channels) AS channel
+            ON CONFLICT DO NOTHING;
+        IF FOUND THEN
+            PERFORM pg_notify('reconciler_alerts', '');
+        END IF;
     END IF;
 END
 $$;
@@ -114,8 +119,8 @@ END
 $$;
 
 -- How long a run of this job may take before it counts as slow; null where nobody asked or nothing is known yet.
--- The usual time is the median of the last 20 good runs, known from the fifth on.
-CREATE FUNCTION reconciler.find_slow_limit(policy reconciler.policies) RETURNS interval
+-- The usual time is the median of the last 20 good runs before this one, known from the fifth on.
+CREATE FUNCTION reconciler.find_slow_limit(policy reconciler.policies, run_id bigint) RETURNS interval
 LANGUAGE plpgsql STABLE
 AS $$
 BEGIN
@@ -127,7 +132,7 @@ BEGIN
                     coalesce(policy.slow_factor, 3)::double precision
                     * percentile_cont(0.5) WITHIN GROUP (ORDER BY l.completed_at - l.run_at) END
           FROM (SELECT run_at, completed_at FROM reconciler.cron_execution_log
-                 WHERE job_name = policy.name AND status = 'succeeded'
+                 WHERE job_name = policy.name AND status = 'succeeded' AND id <> run_id
                  ORDER BY run_at DESC LIMIT 20) AS l);
 END
 $$;
@@ -272,7 +277,7 @@ BEGIN
                AND coalesce(s.scheduled_at, '-infinity') = coalesce(run.due_at, '-infinity');
         END IF;
         IF 'slow' = ANY (policy.alert_on) THEN
-            slow := reconciler.find_slow_limit(policy);
+            slow := reconciler.find_slow_limit(policy, run.id);
         END IF;
         is_slow := slow IS NOT NULL AND ended - run.run_at > slow;
         IF is_slow THEN
@@ -327,6 +332,8 @@ BEGIN
           FROM reconciler.definitions d WHERE d.id = run.definition_id AND s.name = d.name;
         DELETE FROM reconciler.starts s
          WHERE s.trigger = 'retry' AND s.chain_id = coalesce(run.chain_id, run.id);
+        UPDATE reconciler.jobs j SET status = 'running', completed_at = NULL
+         WHERE j.id = run.queued_job_id AND j.status = 'failed';
     END IF;
     IF outcome = 'cancelled' THEN
         final := CASE WHEN run.stop_reason IS NOT NULL THEN run.stop_reason

@@ -216,9 +216,11 @@ BEGIN
                     WHERE l.status = 'running' AND 'slow' = ANY (p.alert_on)
                       AND NOT EXISTS (SELECT FROM reconciler.alerts a
                                        WHERE a.job_name = p.name AND a.kind = 'slow' AND a.resolved_at IS NULL
-                                         AND a.run_id = l.id)
+                                         -- Of two at once the older one was told of before.
+                                         AND a.run_id >= l.id)
+                    ORDER BY l.id
     LOOP
-        slow := reconciler.find_slow_limit(running.policy);
+        slow := reconciler.find_slow_limit(running.policy, running.id);
         IF clock_timestamp() - running.run_at > slow THEN
             PERFORM reconciler.open_alert((running.policy).name, 'slow', running.id,
                 format('%s has been running for %s, more than %s', (running.policy).name,
@@ -236,6 +238,10 @@ CREATE FUNCTION reconciler.send_reminders() RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- A job that is not declared any more, or has another name, will not resolve it.
+    UPDATE reconciler.alerts a SET resolved_at = clock_timestamp()
+     WHERE a.resolved_at IS NULL AND a.kind IN ('failed', 'missed', 'slow', 'lost')
+       AND NOT EXISTS (SELECT FROM reconciler.definitions d WHERE d.name = a.job_name);
     WITH reminded AS (
         UPDATE reconciler.alerts a SET notified_at = clock_timestamp()
          WHERE a.resolved_at IS NULL AND a.channels <> '{}' AND a.notified_at + a.remind <= clock_timestamp()
@@ -244,7 +250,8 @@ BEGIN
     INSERT INTO reconciler.alert_deliveries (alert_id, channel, reminder)
     SELECT r.id, channel, 1 + (SELECT coalesce(max(o.reminder), 0) FROM reconciler.alert_deliveries o
                                 WHERE o.alert_id = r.id AND o.channel = c.channel)
-      FROM reminded r CROSS JOIN unnest(r.channels) AS c (channel);
+      FROM reminded r CROSS JOIN unnest(r.channels) AS c (channel)
+        ON CONFLICT DO NOTHING;
     IF FOUND THEN
         PERFORM pg_notify('reconciler_alerts', '');
     END IF;
