@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.database.connect import connect
 from reconciler.database.migrate import load_migrations
+from reconciler.database.queries import load_queries
 from reconciler.database.runs import has_runtime, require_runtime
 from reconciler.database.status import JobStatus, Summary, read_status, read_summary
 from reconciler.errors import MigrationError
@@ -248,3 +249,19 @@ def test_a_schema_of_an_earlier_release_is_told_apart(site: Site) -> None:
         with pytest.raises(MigrationError, match="earlier release") as caught:
             has_runtime(conn)
     assert caught.value.remedy == "run reconciler migrate"
+
+
+def test_the_log_is_read_through_its_index(site: Site) -> None:
+    """However long the log is, a status reads twenty runs of each job."""
+    site.apply(*(job(f"j{number}") for number in range(20)))
+    site.run(
+        "INSERT INTO reconciler.cron_execution_log"
+        " (job_name, run_at, completed_at, status, role, backend_pid)"
+        " SELECT 'j' || n % 20, now() - n * interval '1 s', now(), 'succeeded', 'x', 1"
+        " FROM generate_series(1, 40000) n"
+    )
+    site.run("ANALYZE reconciler.cron_execution_log")
+    query = load_queries("status")["read_status"]
+    with connect(site.dsn) as conn:
+        plan = "\n".join(line for (line,) in conn.execute(b"EXPLAIN " + query.encode(), {"zone": "GMT"}))
+    assert "Seq Scan on cron_execution_log" not in plan, plan
