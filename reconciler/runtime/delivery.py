@@ -29,6 +29,7 @@ from reconciler.database.alerts import (
     require_outbox,
     wait_for_alert,
 )
+from reconciler.database.watchdog import tell_of_tick
 from reconciler.errors import ConfigError, ConnectError, ReconcilerError
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ LEASE = timedelta(seconds=90)
 _FIRST_WAIT = timedelta(seconds=30)
 _LONGEST_WAIT = timedelta(hours=1)
 _POLL_SECONDS = 10.0
+_LOOK_SECONDS = 60.0
 # How long it may take until a wish to stop is seen: while messages are on their way, and otherwise.
 _BUSY_SECONDS = 0.25
 _IDLE_SECONDS = 1.0
@@ -123,6 +125,11 @@ class Deliverer:
         self._hanging: dict[str, list[threading.Thread]] = {}
         self._failures: dict[str, int] = {}
         self._rests: dict[str, float] = {}
+
+    @property
+    def owner(self) -> str:
+        """Return whose channels are served."""
+        return self._owner
 
     @property
     def is_busy(self) -> bool:
@@ -281,6 +288,7 @@ def deliver_due(
         ReconcilerError: The target has no outbox, or it cannot be read or written.
     """
     _prepare(conn)
+    tell_of_tick(conn, owner=deliverer.owner)
     due_by = read_clock(conn)
     while True:
         started = 0 if is_stopping() else deliverer.start_due(conn, due_by=due_by)
@@ -371,8 +379,11 @@ def _serve(
     report: Callable[[Outcome], None],
     is_stopping: Callable[[], bool],
 ) -> None:
-    is_woken, poll_at = True, 0.0
+    is_woken, poll_at, look_at = True, 0.0, 0.0
     while not is_stopping():
+        if time.monotonic() >= look_at:
+            is_woken = tell_of_tick(conn, owner=deliverer.owner) or is_woken
+            look_at = time.monotonic() + _LOOK_SECONDS
         if is_woken or time.monotonic() >= poll_at:
             deliverer.start_due(conn)
             poll_at = time.monotonic() + _POLL_SECONDS

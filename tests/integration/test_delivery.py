@@ -595,9 +595,6 @@ def test_drift_is_told_to_those_who_want_it(post: Post) -> None:
     post.declare("ops")
     wants = {"channels": ["ops"], "on": ["drift"]}
     post.site.apply(job("a", alert=wants), job("b", alert={"channels": ["ops"]}), channel("ops"))
-    post.site.run(
-        "INSERT INTO reconciler.policies SELECT * FROM reconciler.declared_policies ON CONFLICT DO NOTHING"
-    )
     with connect(post.site.dsn) as conn:
         for _ in range(2):
             assert open_drift_alerts(conn, {"a": "inactive", "b": "gone", "zzz": "?"}, owner=OWNER) == []
