@@ -9,16 +9,27 @@ DROP FUNCTION reconciler.start_run(text);
 DROP FUNCTION reconciler.finish_run(bigint, text, bigint, text, text, text, text);
 DROP FUNCTION reconciler.queue_run(bigint);
 
+-- In plpgsql, which keeps the plan: it is asked for twice in each run.
 CREATE FUNCTION reconciler.make_token(run_id bigint) RETURNS bytea
-LANGUAGE sql STABLE
-AS $$ SELECT sha256(key || int8send(run_id)) FROM reconciler.run_key $$;
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RETURN (SELECT sha256(key || int8send(run_id)) FROM reconciler.run_key);
+END
+$$;
 
 -- The role of a job: its entry's, else the declared one, else that of the runner for all who name none.
 CREATE FUNCTION reconciler.find_role(username text, spec json) RETURNS text
 LANGUAGE plpgsql STABLE
 AS $$
 BEGIN
-    RETURN coalesce(username, spec ->> 'role',
+    -- Without a query where that is enough: every start of a run asks.
+    IF username IS NOT NULL THEN
+        RETURN username;
+    ELSIF spec ->> 'role' IS NOT NULL THEN
+        RETURN spec ->> 'role';
+    END IF;
+    RETURN coalesce(
         (SELECT d.username FROM reconciler.definitions d WHERE d.name = 'reconciler-runner'),
         (SELECT r.rolname FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner WHERE n.nspname = 'reconciler'));
 END
