@@ -105,6 +105,11 @@ class Facts:
         return self.settings.get("timezone", "GMT") if self.pg_cron >= (1, 5, 0) else "GMT"
 
     @property
+    def known_timezone(self) -> str | None:
+        """That zone, where the role sees pg_cron's settings; None where it is only taken for GMT."""
+        return self.timezone if self.settings else None
+
+    @property
     def background_workers(self) -> bool | None:
         """Whether jobs run in background workers; None when the setting cannot be seen."""
         value = self.settings.get("use_background_workers")

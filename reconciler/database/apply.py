@@ -229,7 +229,7 @@ def _execute(conn: psycopg.Connection, planned: Planned, steps: Steps, request: 
     row = conn.execute(queries["insert_revision"], make_revision(plan, steps, request)).fetchone()
     assert row is not None  # noqa: S101 - INSERT RETURNING
     revision = int(row[0])
-    zone = planned.observed.facts.timezone
+    zone = planned.observed.facts.known_timezone
     for name, arguments in list_definition_statements(plan.owner, steps):
         conn.execute(queries[name], {"revision": revision, "zone": zone, **arguments})
     return revision

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
+AFTER_MIGRATIONS = ("put_zone", "put_job_states")
+"""Queries of `apply.sql` that complete what a migration made of an earlier release's rows."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
@@ -117,9 +120,8 @@ def apply_migrations(conn: psycopg.Connection, facts: Facts) -> tuple[Migration,
             (migration.number, migration.name, migration.checksum),
         )
     if pending:
-        queries = load_queries("apply")
-        conn.execute(queries["put_zone"], {"zone": facts.timezone})
-        conn.execute(queries["put_job_states"])
+        for name in AFTER_MIGRATIONS:
+            conn.execute(load_queries("apply")[name], {"zone": facts.known_timezone})
     return pending
 
 

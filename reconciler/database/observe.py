@@ -97,7 +97,7 @@ def observe_within(conn: psycopg.Connection) -> Observation:
         names.append("observe_secrets")
     if facts.extension and facts.rights.use_cron:
         names += ["observe_entries", "observe_dangers"]
-    arguments = {"observe_drifted_policies": {"zone": facts.timezone}}
+    arguments = {"observe_drifted_policies": {"zone": facts.known_timezone}}
     results = _fetch_all(conn, [(name, queries[name], arguments.get(name)) for name in names])
     facts = replace(facts, migrations=dict(results.get("observe_migrations", ())))
     state = ObservedState(

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from reconciler.core.steps import make_steps
 
-from .migrate import load_migrations
+from .migrate import AFTER_MIGRATIONS, load_migrations
 from .queries import load_queries
 from .statements import Request, list_definition_statements, list_entry_statements, make_revision
 
@@ -33,12 +33,14 @@ def render_script(planned: Planned, request: Request) -> str:
         A script for psql: one transaction that does what apply does. It takes the same lock, or fails; but
         it neither checks that the target is still as planned nor looks again afterwards.
     """
+    zone = planned.observed.facts.known_timezone
     lines = ["BEGIN ISOLATION LEVEL REPEATABLE READ;", *_render_migrations(planned)]
+    if planned.plan.migrations:
+        lines += [f"{_fill(name, {'zone': zone})};" for name in AFTER_MIGRATIONS]
     steps = make_steps(planned.plan.changes, planned.observed.facts)
     if steps.changes:
         lines.extend(f"{_fill(name, values)};" for name, values in list_entry_statements(steps))
         lines.append(f"{_fill('insert_revision', make_revision(planned.plan, steps, request))};")
-        zone = planned.observed.facts.timezone
         for name, values in list_definition_statements(planned.plan.owner, steps):
             lines.append(f"{_fill(name, {'revision': _REVISION, 'zone': zone, **values})};")
     if len(lines) == 1:

@@ -137,6 +137,8 @@ WITH queues AS (
     DELETE FROM reconciler.job_states s USING policies p WHERE s.name = p.name
 ), starts AS (
     DELETE FROM reconciler.starts s USING policies p WHERE s.job_name = p.name
+), pauses AS (
+    DELETE FROM reconciler.pauses s USING policies p WHERE s.job_name = p.name
 )
 UPDATE reconciler.jobs
    SET status = 'cancelled', completed_at = now(), once = false
@@ -170,9 +172,12 @@ SELECT job_name, true, run_at, active, handler, queue, payload
  WHERE j.status = 'pending';
 
 -- name: put_policies
+-- A role that cannot see the server's zone leaves it as whoever could has written it.
 INSERT INTO reconciler.policies AS p
-SELECT n.*, %(zone)s, d.digest
-  FROM reconciler.declared_policies n JOIN reconciler.definitions d ON d.name = n.name
+SELECT n.*, coalesce(%(zone)s::text, old.zone, (SELECT max(zone) FROM reconciler.policies), 'GMT'), d.digest
+  FROM reconciler.declared_policies n
+  JOIN reconciler.definitions d ON d.name = n.name
+  LEFT JOIN reconciler.policies old ON old.name = n.name
  WHERE n.name = ANY (%(names)b::text[])
     ON CONFLICT (name) DO UPDATE
    SET timeout = excluded.timeout, concurrency = excluded.concurrency, catch_up = excluded.catch_up,
@@ -185,11 +190,12 @@ SELECT n.*, %(zone)s, d.digest
 
 -- name: put_zone
 -- After a migration: what an earlier release left says nothing of the zone.
-UPDATE reconciler.policies SET zone = %(zone)s WHERE zone <> %(zone)s;
+UPDATE reconciler.policies SET zone = %(zone)s::text WHERE zone <> %(zone)s::text;
 
 -- name: put_job_states
 -- The next fire is computed anew only where zone or schedule changed: a run that is just being missed is not
--- forgotten because its body was edited. Many jobs share few schedules.
+-- forgotten because its body was edited. Many jobs share few schedules. pg_cron sees a change a moment after the
+-- commit, which is long after now() where an apply is slow: what would be due before that is not to be expected.
 WITH jobs AS MATERIALIZED (
     SELECT p.name, d.schedule, p.zone, CASE WHEN d.active THEN p.zone || ' ' || d.schedule END AS basis
       FROM reconciler.policies p
@@ -197,7 +203,7 @@ WITH jobs AS MATERIALIZED (
       LEFT JOIN reconciler.job_states s ON s.name = p.name
      WHERE s.name IS NULL OR s.basis IS DISTINCT FROM CASE WHEN d.active THEN p.zone || ' ' || d.schedule END
 ), fires AS MATERIALIZED (
-    SELECT basis, reconciler.next_fire(schedule, now(), zone) AS at
+    SELECT basis, reconciler.next_fire(schedule, clock_timestamp() + interval '5 seconds', zone) AS at
       FROM (SELECT DISTINCT basis, schedule, zone FROM jobs WHERE basis IS NOT NULL) AS different
 )
 INSERT INTO reconciler.job_states AS s (name, basis, next_due_at)

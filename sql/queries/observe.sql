@@ -10,13 +10,16 @@ WITH cron AS (
            max(c.oid::bigint) FILTER (WHERE c.relname = 'definitions')::oid AS definitions,
            coalesce(bool_or(c.relname = 'policies'), false) AS has_policies,
            max(c.oid::bigint) FILTER (WHERE c.relname = 'secrets')::oid AS secrets,
-           coalesce(bool_and(has_table_privilege(c.oid, 'SELECT')) FILTER (WHERE c.relname <> 'secrets'), false)
-               AS readable
+           -- What a plan reads, and what an apply writes.
+           coalesce(bool_and(has_table_privilege(c.oid, 'SELECT'))
+                    FILTER (WHERE c.relname IN ('migrations', 'definitions', 'queues', 'workers', 'jobs', 'policies',
+                                                'pauses')), false) AS readable,
+           coalesce(bool_and(has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE')
+                             AND has_table_privilege(c.oid, 'DELETE'))
+                    FILTER (WHERE c.relname IN ('definitions', 'queues', 'workers', 'jobs', 'policies',
+                                                'dependencies', 'job_states', 'starts', 'pauses')), false) AS writable
       FROM pg_namespace n
-      LEFT JOIN pg_class c ON c.relnamespace = n.oid
-                          AND c.relname IN ('migrations', 'definitions', 'queues', 'workers', 'jobs',
-                                            'policies', 'pauses', 'secrets')
-                          AND c.relkind = 'r'
+      LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind = 'r'
      WHERE n.nspname = 'reconciler'
      GROUP BY n.oid
 ), routines AS (
@@ -63,9 +66,7 @@ SELECT current_setting('server_version_num')::integer                           
        routines.alter_job                                                               AS alter_job,
        cron.job IS NOT NULL AND has_table_privilege(cron.job, 'UPDATE')                 AS update_entries,
        has_database_privilege(current_database(), 'CREATE')                             AS create_schema,
-       ours.definitions IS NOT NULL AND has_table_privilege(ours.definitions, 'INSERT')
-           AND has_table_privilege(ours.definitions, 'UPDATE')
-           AND has_table_privilege(ours.definitions, 'DELETE')                          AS write_definitions,
+       ours.definitions IS NOT NULL AND ours.writable                                   AS write_definitions,
        ours.definitions IS NOT NULL                                                     AS has_definitions,
        coalesce(ours.has_policies, false)                                               AS has_policies,
        ours.secrets IS NOT NULL AND has_table_privilege(ours.secrets, 'SELECT')
@@ -104,14 +105,16 @@ SELECT d.job_name, CASE WHEN j.id IS NOT NULL THEN to_jsonb(j) END, to_jsonb(d)
  WHERE (j.id IS NULL AND d.run_at > now()) OR (j.status = 'pending' AND NOT to_jsonb(j) @> to_jsonb(d));
 
 -- name: observe_drifted_policies
--- The digest says of most rows that nobody touched them; only the others are compared column by column.
+-- The digest says of most rows that nobody touched them; only the others are compared column by column. Who cannot
+-- see the server's zone takes it as it was applied.
 WITH doubtful AS MATERIALIZED (
-    SELECT d.name, CASE WHEN p.name IS NOT NULL THEN to_jsonb(p) - 'digest' END AS observed
+    SELECT d.name, CASE WHEN p.name IS NOT NULL THEN to_jsonb(p) - 'digest' END AS observed,
+           coalesce(%(zone)s::text, p.zone, 'GMT') AS zone
       FROM reconciler.definitions d LEFT JOIN reconciler.policies p ON p.name = d.name
-     WHERE d.kind = 'job' AND (p.digest IS DISTINCT FROM d.digest OR p.zone <> %(zone)s)
+     WHERE d.kind = 'job' AND (p.digest IS DISTINCT FROM d.digest OR p.zone <> %(zone)s::text)
        AND (p.name IS NOT NULL OR coalesce(d.spec ->> 'mode', 'managed') = 'managed')
 ), compared AS (
-    SELECT o.name, o.observed, to_jsonb(n) || jsonb_build_object('zone', %(zone)s::text) AS applied
+    SELECT o.name, o.observed, to_jsonb(n) || jsonb_build_object('zone', o.zone) AS applied
       FROM doubtful o JOIN reconciler.declared_policies n ON n.name = o.name
 )
 SELECT name, observed, applied FROM compared WHERE observed IS DISTINCT FROM applied;

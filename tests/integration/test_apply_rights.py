@@ -196,6 +196,24 @@ def test_a_role_that_may_only_read_applies_nothing(alice: Site) -> None:
     assert alice.changes(*wanted) == []
 
 
+def test_rights_that_are_older_than_a_table_are_told(alice: Site) -> None:
+    """A role that was granted all before a later release made more tables is told the grant, and it helps."""
+    superuser = Site(alice.database)
+    superuser.apply(job("a", role="alice"))
+    alice.run(
+        "GRANT ALL ON SCHEMA reconciler TO alice; GRANT ALL ON ALL TABLES IN SCHEMA reconciler TO alice;"
+        "REVOKE INSERT, UPDATE ON reconciler.job_states FROM alice"
+    )
+    wanted = job("a", "SELECT 2", role="alice")
+    with pytest.raises(RightsError, match="alice") as caught:
+        alice.apply(wanted)
+    grant = caught.value.remedy.split("as its owner: ")[-1]
+    with alice.database.server.connect() as conn:
+        conn.execute(grant.encode())
+    alice.apply(wanted)
+    assert alice.changes(wanted) == []
+
+
 def test_a_role_that_may_not_create_our_schema_is_told(database: Database) -> None:
     """The first apply needs CREATE on the database; the grant that is named is enough."""
     site = Site(database, "alice")

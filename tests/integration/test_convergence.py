@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from reconciler.errors import RefusedError
-from tests.declared import LATER, Site, channel, job, once, queue, worker
+from tests.declared import LATER, Site, after, channel, job, once, queue, worker
 
 if TYPE_CHECKING:
     from reconciler.core.specs import Spec
@@ -55,6 +55,11 @@ EDITS: list[LiteralString] = [
     "UPDATE reconciler.jobs SET status = 'running' WHERE job_name = %(a)s",
     "UPDATE reconciler.jobs SET status = 'completed' WHERE job_name = %(a)s",
     "DELETE FROM reconciler.jobs WHERE job_name = %(a)s",
+    "UPDATE reconciler.policies SET retries = 77 WHERE name = %(a)s",
+    "UPDATE reconciler.policies SET zone = 'Europe/Oslo', timeout = '1 s' WHERE name = %(a)s",
+    "DELETE FROM reconciler.policies WHERE name = %(a)s",
+    "DELETE FROM reconciler.job_states WHERE name = %(a)s",
+    "INSERT INTO reconciler.pauses (job_name) SELECT name FROM reconciler.policies WHERE name = %(a)s",
 ]
 
 
@@ -82,7 +87,9 @@ def declarations(draw: st.DrawFn) -> list[Spec]:
         if draw(st.booleans()):
             managed["active"] = draw(st.booleans())
         kind = draw(
-            st.sampled_from(["none", "job", "job", "job", "direct", "once", "queue", "worker", "channel"])
+            st.sampled_from(
+                ["none", "job", "job", "job", "direct", "once", "after", "queue", "worker", "channel"]
+            )
         )
         if kind == "job":
             specs.append(job(name, draw(TEXT), schedule=draw(st.sampled_from(SCHEDULES)), **managed))
@@ -94,6 +101,8 @@ def declarations(draw: st.DrawFn) -> list[Spec]:
             specs.append(
                 once(name, draw(st.sampled_from(TIMES)), payload=draw(st.sampled_from([1, [None]])), **fields)
             )
+        elif kind == "after":
+            specs.append(after(name, draw(st.sampled_from(NAMES)), timeout="5m", **fields))
         elif kind == "queue":
             specs.append(queue(name, max_attempts=draw(st.integers(1, 3)), **fields))
         elif kind == "worker":
@@ -132,7 +141,7 @@ def check_convergence(site: Site, specs: list[Spec]) -> None:
         left = site.plan(*specs, **options)
         assert left.plan.changes == ()
         assert site.apply(*specs, **options).revision is None
-        entries = {spec.name for spec in specs if spec.kind == "job" and "once" not in spec.document}
+        entries = {spec.name for spec in specs if spec.kind == "job" and '"schedule"' in spec.document}
         rows = site.rows(
             "SELECT jobname::text, count(*) FROM reconciler.definitions d JOIN cron.job j USING (jobid)"
             " WHERE owner = 'shop' GROUP BY 1"

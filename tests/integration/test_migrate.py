@@ -14,6 +14,7 @@ from reconciler.errors import ApplyLockError, MigrationError, PgCronMissingError
 from tests.declared import Site, job
 
 if TYPE_CHECKING:
+    from reconciler.core.specs import JobSpec
     from tests.servers import Database
 
 
@@ -68,9 +69,8 @@ def test_only_what_is_missing_runs(site: Site) -> None:
     site.run("CALL reconciler.run_job('a')")
 
 
-def test_jobs_of_an_older_release_get_their_policies(site: Site) -> None:
-    """After the migration nothing drifts, policies are as declared, and the next fire is known."""
-    declared = job("a", schedule="0 3 * * *", timeout="5m", on_failure={"retries": 2})
+def leave_old_release(site: Site, declared: JobSpec) -> None:
+    """Leave what the first release had applied of a job at three in the morning."""
     migrate_to(site, 2)
     site.run("SELECT cron.schedule('a', '0 3 * * *', $$CALL reconciler.run_job('a')$$)")
     site.run(
@@ -81,6 +81,12 @@ def test_jobs_of_an_older_release_get_their_policies(site: Site) -> None:
         declared.document,
         digest(declared.document),
     )
+
+
+def test_jobs_of_an_older_release_get_their_policies(site: Site) -> None:
+    """After the migration nothing drifts, policies are as declared, and the next fire is known."""
+    declared = job("a", schedule="0 3 * * *", timeout="5m", on_failure={"retries": 2})
+    leave_old_release(site, declared)
     planned = site.plan(declared).plan
     assert planned.is_empty
     assert planned.migrations

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, LiteralString
 
 import pytest
 
 from tests.declared import Site, job, queue
+from tests.integration.test_apply_faults import blocked_apply
 
 if TYPE_CHECKING:
     from tests.servers import Database
@@ -104,14 +106,30 @@ def test_an_edited_policy_is_drift(site: Site) -> None:
 
 
 def test_a_job_that_becomes_direct_leaves_nothing_behind(site: Site) -> None:
-    """The policies, state and waiting starts of a job go when pg_cron gets it as it is."""
+    """The policies, state, pause and waiting starts of a job go when pg_cron gets it as it is."""
     site.apply(job("a"))
     site.run("SELECT reconciler.request_run('a')")
+    site.run("SELECT reconciler.pause_job('a')")
     site.apply(job("a", mode="direct"))
     assert site.rows(
         "SELECT (SELECT count(*) FROM reconciler.policies), (SELECT count(*) FROM reconciler.job_states),"
-        " (SELECT count(*) FROM reconciler.starts)"
-    ) == [(0, 0, 0)]
+        " (SELECT count(*) FROM reconciler.starts), (SELECT count(*) FROM reconciler.pauses)"
+    ) == [(0, 0, 0, 0)]
+    assert site.plan(job("a", mode="direct")).plan.notices == ()
+
+
+def test_a_slow_apply_expects_no_run_before_its_end(site: Site) -> None:
+    """pg_cron sees an entry when the apply commits: what would have been due before that was not missed."""
+    if site.database.server.pg_cron < (1, 5, 0):
+        pytest.skip("1.4 has no seconds, and a full minute is too long a test")
+    site.apply(queue("q"))
+    lock: LiteralString = "LOCK TABLE reconciler.revisions"
+    with blocked_apply(site, job("a", schedule="1 second"), queue("q"), lock=lock) as blocked:
+        time.sleep(2)
+        (released,) = site.rows("SELECT clock_timestamp()")[0]
+        blocked.blocker.rollback()
+    (due,) = site.rows("SELECT next_due_at FROM reconciler.job_states")[0]
+    assert due > released
 
 
 def test_dependents_are_listed_row_by_row(site: Site) -> None:
@@ -134,6 +152,24 @@ def test_a_pause_is_shown_and_is_no_drift(site: Site) -> None:
     assert [(notice.code, notice.names, notice.message) for notice in plan.notices] == [
         ("paused", ("a",), "paused until 2099-01-02 03:04:00Z by postgres: the vendor is down")
     ]
+
+
+def test_who_cannot_see_the_zone_takes_it_as_applied(site: Site) -> None:
+    """A role without sight of pg_cron's settings neither plans nor writes another zone."""
+    if site.database.server.pg_cron < (1, 5, 0):
+        pytest.skip("1.4 has no cron.timezone")
+    site.database.server.set_server_settings(cron__timezone="Europe/Oslo")
+    site.run("CREATE ROLE alice LOGIN; GRANT USAGE ON SCHEMA cron TO alice")
+    declared = job("a", role="alice")
+    site.apply(declared)
+    site.run("GRANT ALL ON SCHEMA reconciler TO alice; GRANT ALL ON ALL TABLES IN SCHEMA reconciler TO alice")
+    alice = Site(site.database, "alice")
+    assert alice.changes(declared) == []
+    edited, new = job("a", "SELECT 2", role="alice"), job("b", role="alice")
+    alice.apply(edited, new)
+    zones: LiteralString = "SELECT name, zone FROM reconciler.policies ORDER BY 1"
+    assert site.rows(zones) == [("a", "Europe/Oslo"), ("b", "Europe/Oslo")]
+    assert site.changes(edited, new) == []
 
 
 def test_a_change_of_the_servers_zone_is_drift(site: Site) -> None:

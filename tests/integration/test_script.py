@@ -12,6 +12,7 @@ import pytest
 from reconciler.database.script import render_script
 from tests.declared import Site, channel, job, once, queue, request, worker
 from tests.installations import find_test_installation
+from tests.integration.test_migrate import leave_old_release
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,6 +112,22 @@ def test_the_script_does_what_an_apply_does(
     run(site, script)
     assert read_all(site) == expected
     assert site.changes(*NEW, prune="auto") == []
+
+
+@pytest.mark.parametrize("body", ["SELECT 1", "SELECT 2"], ids=["migrations-alone", "with-an-edit"])
+def test_the_script_upgrades_what_an_earlier_release_applied(site: Site, body: str) -> None:
+    """The states of jobs are filled after the migrations, as apply does it."""
+    if site.database.server.pg_cron >= (1, 5, 0):
+        site.database.server.set_server_settings(cron__timezone="Europe/Oslo")
+    leave_old_release(site, job("a", schedule="0 3 * * *"))
+    wanted = job("a", body, schedule="0 3 * * *")
+    run_with_psycopg(site, render_script(site.plan(wanted), request(wanted)))
+    assert site.changes(wanted) == []
+    assert site.rows(
+        "SELECT s.next_due_at = reconciler.next_fire('0 3 * * *', now(), p.zone),"
+        " s.basis = p.zone || ' 0 3 * * *'"
+        " FROM reconciler.policies p JOIN reconciler.job_states s USING (name)"
+    ) == [(True, True)]
 
 
 def test_nothing_to_do_is_an_empty_script(site: Site) -> None:

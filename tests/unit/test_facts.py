@@ -67,3 +67,19 @@ def test_a_desired_state_holds_for_the_same_server_alone(changed: dict[str, Any]
     """Whatever decides what an entry looks like tells two servers apart; the age of the launcher does not."""
     assert not make_facts().same_server(make_facts(**changed))
     assert make_facts().same_server(make_facts(launcher_age=1.0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "extension", "known", "taken"),
+    [
+        ({"timezone": "Europe/Oslo"}, "1.6", "Europe/Oslo", "Europe/Oslo"),
+        ({"use_background_workers": "off"}, "1.4-1", "GMT", "GMT"),
+        ({}, "1.6", None, "GMT"),
+    ],
+)
+def test_a_zone_that_cannot_be_seen_is_not_known(
+    settings: dict[str, str], extension: str, known: str | None, taken: str
+) -> None:
+    """Schedules are read as GMT then, but nobody else's better knowledge is written over."""
+    facts = make_facts(settings=settings, extension=extension)
+    assert (facts.known_timezone, facts.timezone) == (known, taken)
