@@ -83,7 +83,7 @@ class _Wish:
     look: Mapping[str, Any]
     query: Literal["start_run", "start_execution"] = "start_run"
     lock_key: int | None = None
-    concurrency: str = "unknown"
+    shared: bool = False
     nested: bool = False
 
 
@@ -107,7 +107,7 @@ def start(name: str, *, trigger: Trigger, wait: bool, nested: bool) -> Generator
     try:
         wish = replace((yield from _look(name, trigger, state.where)), nested=nested)
         try:
-            waits = wait and wish.concurrency != "allow"
+            waits = wait and not wish.shared
             if waits:
                 yield from _wait_for_lock(wish)
             row = yield from _ask(wish, waited=waits)
@@ -279,9 +279,9 @@ def _look(name: str, trigger: Trigger, where: str) -> Generator[Step, Any, _Wish
     lock = yield from _read(Call(query="find_lock", values={"name": name}))
     _require_backend(lock, wish)
     if lock["is_declared"]:
-        return replace(wish, lock_key=lock["lock_key"], concurrency=lock["concurrency"])
+        return replace(wish, lock_key=lock["lock_key"], shared=lock["shared"])
     _require_execute(wish)
-    return replace(wish, query="start_execution", concurrency="skip")
+    return replace(wish, query="start_execution")
 
 
 def _require_backend(row: Mapping[str, Any], wish: _Wish) -> None:
@@ -329,9 +329,8 @@ def _ask(wish: _Wish, *, waited: bool) -> Generator[Step, Any, Mapping[str, Any]
 
 
 def _try_start(wish: _Wish, *, waited: bool) -> Generator[Step, Any, Any]:
-    # Given since when it waits, start_run may ask for patience, and takes it that the session has no run.
-    may_wait = wish.concurrency in {"wait", "unknown"} and not wish.nested
-    since = wish.look["since"] if may_wait else None
+    # A session that waited for a run of its own would wait for ever.
+    since = None if wish.nested else wish.look["since"]
     values = {"name": wish.name, "trigger": wish.trigger, "since": since}
     try:
         yield "begin"

@@ -16,7 +16,7 @@ SELECT pg_backend_pid() AS pid, session_user::text AS role, clock_timestamp() AS
 
 -- name: find_lock
 SELECT pg_backend_pid() AS pid, d.name IS NOT NULL AS is_declared, d.lock_key,
-       coalesce(d.spec ->> 'concurrency', 'skip') AS concurrency
+       coalesce(d.spec ->> 'concurrency' = 'allow', false) AS shared
   FROM (SELECT) AS one LEFT JOIN reconciler.definitions d ON d.name = %(name)s;
 
 -- name: try_lock

@@ -265,18 +265,17 @@ def test_a_job_that_is_to_wait_waits_by_itself(site: Site) -> None:
 
 
 @pytest.mark.parametrize("wait", [True, False])
-def test_a_job_that_allows_it_runs_beside_itself(site: Site, conn: Connection[Any], *, wait: bool) -> None:
-    """concurrency: allow; then waiting does not make it wait."""
+def test_a_job_that_allows_it_runs_beside_itself(site: Site, *, wait: bool) -> None:
+    """concurrency: allow; then waiting does not make it wait, nor does a run of its own session."""
     site.apply(job("many", concurrency="allow"))
-    with (
-        locked_execution(site.database.connect(), "many") as one,
-        locked_execution(conn, "many", wait=wait) as two,
-        locked_execution(conn, "many", wait=wait) as three,
-    ):
+    events = take_turns(site, "many", wait=wait)
+    assert sorted(events) == ["in"] * 4 + ["out"] * 4
+    assert events[:2] == ["in", "in"]
+    conn = site.database.connect()
+    with locked_execution(conn, "many", wait=wait) as one, locked_execution(conn, "many", wait=wait) as two:
         assert one
         assert two
-        assert three
-    assert site.rows(LOG) == [("succeeded", None, None)] * 3
+        assert [mode for _, mode in site.rows(LOCKS)] == ["ShareLock"]
 
 
 @pytest.mark.parametrize("wait", [True, False])
@@ -291,6 +290,14 @@ def test_a_session_does_not_run_beside_itself(
             assert inner.reason == f"already running in this session, as run {outer.run_id}"
         assert site.rows(LOCKS) == [(pid_of(conn), "ExclusiveLock")]
     assert outer.status == "succeeded"
+
+
+def test_a_session_does_not_wait_for_itself(site: Site, conn: Connection[Any]) -> None:
+    """Not even where the job's concurrency is to wait."""
+    site.apply(job("patient", concurrency="wait"))
+    with locked_execution(conn, "patient") as outer, locked_execution(conn, "patient") as inner:
+        assert outer
+        assert not inner
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -218,11 +218,11 @@ def test_what_cannot_be_cancelled_is_refused(site: Site, registry: Registry) -> 
 def test_a_role_without_rights_is_told_so(site: Site, registry: Registry) -> None:
     """Before anything is changed."""
     site.run("CREATE ROLE bob LOGIN; GRANT USAGE ON SCHEMA cron TO bob")
+    bob = Registry(site.database.connect("bob"))
     with pytest.raises(RightsError, match="may not create the schema"):
-        Registry(site.database.connect("bob")).register_job("a", NEVER, "SELECT 1")
+        bob.register_job("a", NEVER, "SELECT 1")
     registry.register_job("a", NEVER, "SELECT 1")
     before = site.everything()
-    bob = Registry(site.database.connect("bob"))
     for grant in ("SELECT 1", "GRANT SELECT ON ALL TABLES IN SCHEMA reconciler TO bob"):
         site.run(grant)
         with pytest.raises(RightsError):
@@ -266,10 +266,9 @@ def test_the_last_result_is_that_of_a_run_that_is_over(site: Site, registry: Reg
     )
     assert result.completed_at is not None
     assert result.duration == result.completed_at - result.run_at
-    assert result.run_at.utcoffset() is not None
-    again = registry.get_last_execution_result("nightly")
-    assert again is not None
-    assert again.status == "succeeded"
+    result = registry.get_last_execution_result("nightly")
+    assert result is not None
+    assert result.status == "succeeded"
 
 
 def test_a_direct_job_has_the_results_of_pg_cron(site: Site, registry: Registry) -> None:
@@ -308,8 +307,7 @@ def test_jobs_are_listed_with_how_they_fare(site: Site, registry: Registry) -> N
         "succeeded",
     )
     assert (nightly.active, nightly.paused, nightly.consecutive_failures) == (True, True, 0)
-    assert nightly.next_run_at is not None
-    assert (nightly.next_run_at.month, nightly.next_run_at.day) == (2, 29)
+    assert f"{nightly.next_run_at:%m-%d}" == "02-29"
     assert (then.trigger, then.after, then.active, then.next_run_at) == ("after", ["nightly"], False, None)
     assert [one.name for one in registry.list_scheduled_jobs(everybody=True)] == ["nightly", "theirs", "then"]
 
@@ -336,7 +334,7 @@ def test_a_registered_function_can_be_called_here(site: Site, registry: Registry
         ("schedule", "succeeded"), ("manual", "succeeded"), ("schedule", "skipped"),
     ]  # fmt: skip
     registry.cancel_job("greet")
-    with pytest.raises(ConfigError, match="this process registered no function for the job greet"):
+    with pytest.raises(ConfigError, match="registered no function for the job greet"):
         registry.run_registered("greet")
 
 
@@ -347,8 +345,7 @@ def test_a_function_that_fails_fails_its_run(registry: Registry) -> None:
         registry.run_registered("greet")
     result = registry.get_last_execution_result("greet")
     assert result is not None
-    assert result.status == "failed"
-    assert str(result.error).startswith("TypeError: ")
+    assert (result.status, str(result.error)[:11]) == ("failed", "TypeError: ")
 
 
 def test_it_does_not_work_within_the_callers_transaction(site: Site, conn: Connection[Any]) -> None:
@@ -385,7 +382,6 @@ def test_several_processes_register_at_once(site: Site) -> None:
         thread.start()
     for thread in threads:
         thread.join(20)
-        assert not thread.is_alive()
     assert failures == []
     names = [("a",), ("b",), ("own-0",), ("own-1",), ("own-2",), ("own-3",)]
     assert site.rows(NAMES) == names
