@@ -233,7 +233,8 @@ BEGIN
       FROM reconciler.alert_deliveries o
       JOIN reconciler.alerts a ON a.id = o.alert_id
       JOIN reconciler.definitions c ON c.name = o.channel
-     WHERE o.id = send_delivery.delivery_id AND o.attempts = send_delivery.attempts AND o.status = 'pending';
+     WHERE o.id = send_delivery.delivery_id AND o.attempts = send_delivery.attempts AND o.status = 'pending'
+       AND reconciler.is_runtime();
     IF NOT FOUND THEN
         RETURN;
     END IF;

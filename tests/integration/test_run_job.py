@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, LiteralString
 import psycopg
 import pytest
 
-from tests.declared import Site, job, queue
-from tests.runs import OUR_LOCKS, call, hold, log, running, statuses
+from tests.declared import Site, channel, job, queue
+from tests.runs import OUR_LOCKS, attempt, call, hold, log, running, statuses
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 LOG: LiteralString = """
 SELECT status, rows_affected, error_sqlstate, error_message FROM reconciler.cron_execution_log ORDER BY id
+"""
+CALLABLE: LiteralString = """
+SELECT proname::text, array_to_string(proconfig, ' ') FROM pg_proc
+ WHERE pronamespace = 'reconciler'::regnamespace AND prosecdef
+   AND has_function_privilege('weak', oid, 'EXECUTE')
 """
 
 
@@ -215,6 +220,18 @@ def test_another_role_may_not_run_a_job(site: Site) -> None:
         "SELECT reconciler.send_request(1, '')",
         "SELECT reconciler.finish_run(1, '', 'failed')",
         "SELECT reconciler.finish_run(1, sha256(int8send(1)), 'failed')",
+        "SELECT reconciler.finish_run(max(id), '', 'succeeded') FROM generate_series(1, 2) AS id",
+        "SELECT reconciler.make_token(1)",
+        "SELECT key FROM reconciler.run_key",
+        "SELECT value FROM reconciler.secrets",
+        "SELECT reconciler.read_secret('x')",
+        "SELECT reconciler.start_execution('x')",
+        "SELECT reconciler.open_alert('of-another', 'failed', 1, '', '{}', '{}', '1d')",
+        "SELECT reconciler.request_run('of-another')",
+        "SELECT reconciler.cancel_run(1)",
+        "SELECT reconciler.pause_job('of-another')",
+        "SELECT reconciler.tick_step('mark_lost')",
+        "SELECT reconciler.clear_history('1 hour', 1)",
     ],
 )
 def test_a_body_has_no_more_rights_than_its_role(site: Site, body: str) -> None:
@@ -227,6 +244,41 @@ def test_a_body_has_no_more_rights_than_its_role(site: Site, body: str) -> None:
         error, psycopg.errors.InsufficientPrivilege | psycopg.errors.ObjectNotInPrerequisiteState
     )
     assert [row[0] for row in site.rows(LOG)] == ["succeeded", "failed"]
+
+
+def test_what_everybody_may_call(site: Site) -> None:
+    """With the owner's rights only what looks who asks or wants a token, under its own search_path."""
+    site.run("CREATE ROLE weak LOGIN")
+    site.apply()
+    assert {name for name, _ in site.rows(CALLABLE)} == {
+        *("start_run", "finish_run", "queue_run", "send_request"),
+        *("request_run", "cancel_run", "pause_job", "resume_job"),
+        *("next_start", "tick_step", "is_watching", "clear_history", "claim_delivery", "send_delivery"),
+    }
+    assert {settings for _, settings in site.rows(CALLABLE)} == {"search_path=pg_catalog, pg_temp"}
+
+
+def test_nobody_else_sends_messages(site: Site) -> None:
+    """A role that has nothing to do with the runtime neither claims nor sends what is to be delivered."""
+    site.run("CREATE ROLE weak LOGIN")
+    site.apply(channel("ops", deliver="database"), job("a", "SELECT 1/0", alert={"channels": ["ops"]}))
+    call(site)
+    attempt(site, "SELECT reconciler.claim_delivery()", user="weak")
+    attempt(site, "SELECT reconciler.send_delivery(id, 0) FROM generate_series(1, 3) AS id", user="weak")
+    assert site.rows("SELECT attempts, last_error FROM reconciler.alert_deliveries") == [(0, None)]
+
+
+def test_nobody_but_the_owner_sees_a_secret(site: Site) -> None:
+    """Not even a role that may read all tables sees a secret, or the key of the runs' tokens."""
+    site.run("CREATE ROLE reader LOGIN; CREATE ROLE auditor LOGIN IN ROLE pg_read_all_data")
+    site.apply()
+    site.run("GRANT SELECT ON ALL TABLES IN SCHEMA reconciler TO reader")
+    site.run("INSERT INTO reconciler.secrets (name, value) VALUES ('x', 'hidden')")
+    for user in ("reader", "auditor"):
+        conn = site.database.connect(user)
+        assert conn.execute("SELECT * FROM reconciler.secrets").fetchall() == []
+        assert conn.execute("SELECT * FROM reconciler.run_key").fetchall() == []
+        assert attempt(site, "SELECT reconciler.read_secret('x')", user=user) is not None
 
 
 def test_objects_of_the_caller_do_not_lead_astray(site: Site) -> None:
