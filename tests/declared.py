@@ -31,7 +31,7 @@ from reconciler.database.statements import Request
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from reconciler.core.config import Prune
+    from reconciler.core.config import Prune, Runtime
     from reconciler.core.plan import Fingerprints
     from tests.servers import Database
 
@@ -121,13 +121,14 @@ def request(
     prune: Prune = "never",
     adopt: Collection[str] = (),
     role: str = "",
+    runtime: Runtime | None = None,
     **policy: Any,
 ) -> Request:
     """Make a request for a target named `test`; further arguments are the policy's."""
     return Request(
         specs=specs,
         owner=owner,
-        target=Target(name="test", role=role, policy=Policy(prune=prune, **policy)),
+        target=Target(name="test", role=role, policy=Policy(prune=prune, **policy), runtime=runtime),
         adopt=adopt,
         actor="anna",
         commit="c0ffee",
