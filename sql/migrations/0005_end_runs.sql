@@ -142,9 +142,12 @@ BEGIN
         SELECT CASE WHEN count(*) >= 5 THEN
                     coalesce(policy.slow_factor, 3)::double precision
                     * percentile_cont(0.5) WITHIN GROUP (ORDER BY l.completed_at - l.run_at) END
-          FROM (SELECT run_at, completed_at FROM reconciler.cron_execution_log
-                 WHERE job_name = policy.name AND status = 'succeeded' AND id <> run_id
-                 ORDER BY run_at DESC LIMIT 20) AS l);
+          FROM (SELECT newest.run_at, newest.completed_at
+                  -- Where the newest thousand are no good runs, nothing is usual.
+                  FROM (SELECT n.id, n.run_at, n.completed_at, n.status FROM reconciler.cron_execution_log n
+                         WHERE n.job_name = policy.name ORDER BY n.run_at DESC LIMIT 1000) AS newest
+                 WHERE newest.status = 'succeeded' AND newest.id <> run_id
+                 ORDER BY newest.run_at DESC LIMIT 20) AS l);
 END
 $$;
 
@@ -155,8 +158,11 @@ AS $$
 DECLARE
     since timestamptz;
 BEGIN
-    SELECT l.run_at INTO since FROM reconciler.cron_execution_log l
-     WHERE l.job_name = find_unmet.job_name AND l.status <> 'skipped' ORDER BY l.run_at DESC LIMIT 1;
+    -- Not by the log: there may be any number of skipped runs since.
+    since := greatest(
+        (SELECT s.last_run_at FROM reconciler.job_states s WHERE s.name = find_unmet.job_name),
+        (SELECT max(l.run_at) FROM reconciler.cron_execution_log l
+          WHERE l.status = 'running' AND l.job_name = find_unmet.job_name));
     RETURN ARRAY(
         SELECT other FROM unnest(find_unmet.after) AS other
           LEFT JOIN reconciler.job_states s ON s.name = other
@@ -234,8 +240,8 @@ BEGIN
            error_detail = nullif(end_run.error_detail, ''), error_context = nullif(end_run.error_context, ''),
            response_status = end_run.response_status
      WHERE l.id = run.id;
-    SELECT p.* INTO policy
-      FROM reconciler.definitions d JOIN reconciler.policies p ON p.name = d.name WHERE d.id = run.definition_id;
+    SELECT p.* INTO policy FROM reconciler.policies p
+     WHERE p.name = (SELECT d.name FROM reconciler.definitions d WHERE d.id = run.definition_id);
     IF NOT FOUND THEN
         -- Its job was withdrawn meanwhile, or it never had one.
         IF run.queued_job_id IS NOT NULL THEN
