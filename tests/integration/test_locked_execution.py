@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, LiteralString
 
@@ -294,10 +295,12 @@ def test_a_session_does_not_run_beside_itself(
 
 def test_a_session_does_not_wait_for_itself(site: Site, conn: Connection[Any]) -> None:
     """Not even where the job's concurrency is to wait."""
-    site.apply(job("patient", concurrency="wait"))
+    site.apply(job("patient", concurrency="wait", timeout="5s"))  # as long as a wait may take, too
+    began = time.monotonic()
     with locked_execution(conn, "patient") as outer, locked_execution(conn, "patient") as inner:
         assert outer
         assert not inner
+    assert time.monotonic() - began < 4
 
 
 @pytest.mark.parametrize("name", NAMES)
