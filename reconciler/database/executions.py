@@ -302,19 +302,22 @@ def _require_execute(wish: _Wish) -> None:
 
 def _wait_for_lock(wish: _Wish) -> Generator[Step, Any, None]:
     """Take the lock by asking again and again: a statement that waits would stop vacuum meanwhile."""
+    values = {"name": wish.name, "lock_key": wish.lock_key}
     while True:
-        row = yield from _read(Call(query="try_lock", values={"name": wish.name, "lock_key": wish.lock_key}))
-        _require_backend(row, wish)
-        if row["locked"]:
+        row = yield from _take(wish, Call(query="try_lock", values=values))
+        if row["verdict"] == "run":
             return
         yield Pause(seconds=_ASK_AGAIN)
 
 
 def _ask(wish: _Wish, *, waited: bool) -> Generator[Step, Any, Mapping[str, Any]]:
     """Ask for the start until the answer is not that the job waits for its lock."""
+    # A session that waited for a run of its own would wait for ever.
+    since = None if wish.nested else wish.look["since"]
+    values = {"name": wish.name, "trigger": wish.trigger, "since": since, "lock_key": wish.lock_key}
     while True:
         try:
-            row: Mapping[str, Any] = yield from _try_start(wish, waited=waited)
+            row = yield from _take(wish, Call(query=wish.query, values=values))
         except errors.UndefinedObject:
             # Who may not read the definitions finds out in this way that nobody declared the name.
             if wish.look["may_read"] or wish.query == "start_execution":
@@ -322,26 +325,24 @@ def _ask(wish: _Wish, *, waited: bool) -> Generator[Step, Any, Mapping[str, Any]
             _require_execute(wish)
             wish = replace(wish, query="start_execution")
             continue
+        if waited:
+            # The lock of a session is counted: start_run took it a second time.
+            yield from _read(Call(query="unlock", values=values))
+            waited = False
         if row["verdict"] != "busy":
             return row
-        waited = False
         yield Pause(seconds=_ASK_AGAIN)
 
 
-def _try_start(wish: _Wish, *, waited: bool) -> Generator[Step, Any, Any]:
-    # A session that waited for a run of its own would wait for ever.
-    since = None if wish.nested else wish.look["since"]
-    values = {"name": wish.name, "trigger": wish.trigger, "since": since}
+def _take(wish: _Wish, call: Call) -> Generator[Step, Any, Mapping[str, Any]]:
+    """Take the lock with a query; where another backend answers, give it back."""
     try:
         yield "begin"
-        row = yield Call(query=wish.query, values=values)
+        row: Mapping[str, Any] = yield call
         if row["pid"] != wish.look["pid"] and row["verdict"] == "run":
-            # Within a transaction the backend stays the same, so that the lock can still be given back.
+            # Until the transaction ends, the backend stays the same.
             yield Call(query="release_run", values=row)
         _require_backend(row, wish)
-        if waited:
-            # The lock of a session is counted: start_run took it a second time.
-            yield Call(query="unlock", values={"name": wish.name, "lock_key": wish.lock_key})
         yield "commit"
     except BaseException:
         yield from roll_back()

@@ -21,8 +21,9 @@ SELECT pg_backend_pid() AS pid, d.name IS NOT NULL AS is_declared, d.lock_key,
 
 -- name: try_lock
 -- The key is that of the definition where it can be read; the two differ in a copy under another database's name.
-SELECT pg_backend_pid() AS pid,
-       pg_try_advisory_lock(coalesce(%(lock_key)s::bigint, reconciler.make_lock_key(%(name)s))) AS locked;
+SELECT pg_backend_pid() AS pid, k.lock_key, false AS shared,
+       CASE WHEN pg_try_advisory_lock(k.lock_key) THEN 'run' ELSE 'busy' END AS verdict
+  FROM (SELECT coalesce(%(lock_key)s::bigint, reconciler.make_lock_key(%(name)s)) AS lock_key) AS k;
 
 -- name: unlock
 SELECT pg_advisory_unlock(coalesce(%(lock_key)s::bigint, reconciler.make_lock_key(%(name)s)));

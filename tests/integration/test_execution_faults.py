@@ -260,12 +260,13 @@ def test_a_run_that_somebody_ended_is_not_ended_again(site: Site, conn: Connecti
     assert [status for status, _ in site.rows(LOG)] == ["timed_out"]
 
 
-def test_a_pooler_in_transaction_mode_is_refused(site: Site) -> None:
+@pytest.mark.parametrize("stay", [0, 2], ids=["at once", "with the start"])
+def test_a_pooler_in_transaction_mode_is_refused(site: Site, stay: int) -> None:
     """Two transactions come to two backends; no lock is left in either, and nothing in the log."""
     if not site.dsn.startswith("host=/"):
         pytest.skip("the pooler of this test needs a server without passwords")
     for wait in (False, True):
-        with run_pooler(site.dsn) as dsn, psycopg.connect(dsn, autocommit=True) as conn:
+        with run_pooler(site.dsn, stay=stay) as dsn, psycopg.connect(dsn, autocommit=True) as conn:
             with pytest.raises(DatabaseError) as caught:
                 acquire_execution_lock(conn, "declared", wait=wait)
             assert "a pooler in transaction mode" in caught.value.message
