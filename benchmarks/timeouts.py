@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.servers import Server
 
 JOBS = 3
-RUNS = 12
+RUNS = 30
 GIVE_UP_AFTER = 600.0
 _LATENESS: LiteralString = """
 SELECT extract(epoch FROM completed_at - deadline_at)::float8
