@@ -51,6 +51,11 @@ BEGIN
                 IF NOT is_free THEN
                     RETURN format('already running in this session, as run %s', old.id);
                 END IF;
+                -- What was broken off may have kept its lock, or not.
+                IF reconciler.find_holder(lock_key, pg_backend_pid()) IS NULL
+                   AND NOT pg_try_advisory_lock(lock_key) THEN
+                    RETURN 'already running in backend ' || coalesce(reconciler.find_holder(lock_key)::text, 'unknown');
+                END IF;
             END IF;
         END IF;
         SELECT * INTO old FROM reconciler.cron_execution_log l WHERE l.id = old.id FOR UPDATE;
