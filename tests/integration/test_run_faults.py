@@ -322,6 +322,23 @@ def test_two_hundred_jobs_in_the_same_second(site: Site) -> None:
     assert site.rows("SELECT DISTINCT trigger FROM reconciler.cron_execution_log") == [("schedule",)]
 
 
+@pytest.mark.firing
+def test_a_run_whose_entry_is_switched_off(any_mode_database: Database) -> None:
+    """pg_cron gives up such a run: it goes on to its end, except in a background worker from 1.5 on."""
+    site = Site(any_mode_database)
+    is_old = any_mode_database.server.pg_cron < (1, 5, 0)
+    schedule = "@reboot" if is_old else "1 second"
+    site.apply(job("a", "SELECT pg_sleep(4)", schedule=schedule))
+    if is_old:
+        any_mode_database.server.restart()
+    wait_for_run(site)
+    site.apply(job("a", "SELECT pg_sleep(4)", schedule=schedule, active=False))
+    wait_until(lambda: site.rows(HOLDERS) == [], seconds=15, what="the run is over")
+    check_aftermath(site)
+    is_ended = any_mode_database.server.background_workers and not is_old
+    assert statuses(site) == ["lost" if is_ended else "succeeded"]
+
+
 def test_a_clock_that_jumps_forward_ends_the_run_in_time(site: Site) -> None:
     """When the clock jumps beyond a deadline, the tick ends the run as timed out."""
     declare_work(site, timeout="1h")
