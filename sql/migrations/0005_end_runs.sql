@@ -382,39 +382,3 @@ BEGIN
     END IF;
 END
 $$;
-
--- Signal the backend of a run whose row the caller holds: as long as it is held, the run cannot end and its
--- backend cannot be at other work. False where the backend is gone.
-CREATE FUNCTION reconciler.stop_run(run reconciler.cron_execution_log, reason text, who text) RETURNS boolean
-LANGUAGE plpgsql
-AS $$
-BEGIN
-    IF run.request_id IS NULL AND reconciler.find_holder(run.lock_key, run.backend_pid) IS NULL THEN
-        RETURN false;
-    END IF;
-    IF run.request_id IS NOT NULL THEN
-        -- The request is on its way; nobody waits for its answer any more.
-        UPDATE reconciler.cron_execution_log l
-           SET stop_reason = stop_run.reason, stop_at = clock_timestamp(), stop_by = stop_run.who
-         WHERE l.id = run.id;
-        PERFORM reconciler.end_run(run, reason, error_message =>
-            CASE reason WHEN 'timed_out' THEN 'no answer in time' ELSE 'cancelled by ' || who END);
-        RETURN true;
-    END IF;
-    -- One cancelling is enough: a second one might come when the run has begun to write its end. A body may catch
-    -- it; who still runs half a minute later is disconnected.
-    IF run.stop_reason IS NOT NULL THEN
-        RETURN run.stop_at >= clock_timestamp() - interval '30 seconds' OR pg_terminate_backend(run.backend_pid);
-    END IF;
-    UPDATE reconciler.cron_execution_log l
-       SET stop_reason = stop_run.reason, stop_at = clock_timestamp(), stop_by = stop_run.who
-     WHERE l.id = run.id;
-    RETURN pg_cancel_backend(run.backend_pid);
-EXCEPTION WHEN insufficient_privilege THEN
-    RAISE EXCEPTION 'run % of % belongs to the role %, whose backends % may not signal',
-        run.id, run.job_name, run.role, current_user
-        USING ERRCODE = 'insufficient_privilege',
-              HINT = format('As an administrator: GRANT pg_signal_backend TO %I, or GRANT %I TO %I.',
-                            current_user, run.role, current_user);
-END
-$$;

@@ -1,4 +1,109 @@
--- What people ask for: run now, cancel, pause, resume.
+-- Runs besides those that entries fire: the runner that carries them out, and what people ask for: run now, cancel,
+-- pause, resume.
+
+-- The next start that is due and whose job runs as the role that asks.
+CREATE FUNCTION reconciler.next_start(OUT start_id bigint, OUT is_awaited boolean, within interval DEFAULT '0')
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    now timestamptz := clock_timestamp();
+BEGIN
+    -- What another lane has in its hands is left to it.
+    SELECT s.id INTO start_id
+      FROM reconciler.starts s JOIN reconciler.definitions d ON d.name = s.job_name
+     WHERE s.due_at <= now AND reconciler.find_role(d.username, d.spec) = session_user
+           -- What was missed is made up for in its order, also by several lanes.
+       AND NOT (s.trigger = 'catch_up' AND (
+               EXISTS (SELECT FROM reconciler.starts e
+                        WHERE e.job_name = s.job_name AND e.trigger = 'catch_up' AND e.scheduled_at < s.scheduled_at)
+               OR EXISTS (SELECT FROM reconciler.cron_execution_log l
+                           WHERE l.status = 'running' AND l.job_name = s.job_name)))
+     ORDER BY s.due_at, s.id LIMIT 1 FOR UPDATE OF s SKIP LOCKED;
+    is_awaited := start_id IS NULL AND within > '0' AND (
+        EXISTS (SELECT FROM reconciler.starts s WHERE s.due_at <= now + within)
+        OR EXISTS (SELECT FROM reconciler.cron_execution_log l WHERE l.status = 'running'));
+END
+$$;
+
+-- Carry out the starts that are due, one after the other. Each lane of each role is an entry of its own.
+CREATE PROCEDURE reconciler.runner(stay interval DEFAULT '0')
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    began           timestamptz := pg_catalog.clock_timestamp();
+    next            record;
+    run_id          bigint;
+    outcome         text;
+    error_sqlstate  text;
+    error_message   text;
+BEGIN
+    COMMIT;
+    -- Ended after a minute, so that pg_cron's own record shows that it goes on.
+    WHILE pg_catalog.clock_timestamp() < began + interval '1 minute' LOOP
+        next := reconciler.next_start(began + stay - pg_catalog.clock_timestamp());
+        COMMIT;
+        IF next.start_id IS NOT NULL THEN
+            CALL reconciler.carry_out(NULL, NULL, next.start_id, run_id, outcome, error_sqlstate, error_message);
+            -- The next body must not find what this one left in the session.
+            RESET SESSION AUTHORIZATION;
+            RESET ROLE;
+            RESET ALL;
+            DISCARD TEMP;
+            DISCARD SEQUENCES;
+            DEALLOCATE ALL;
+            EXECUTE 'CLOSE ALL';
+            UNLISTEN *;
+            PERFORM pg_catalog.pg_advisory_unlock_all();
+            COMMIT;
+        ELSIF next.is_awaited
+              -- What fires together with the runner may not have begun yet.
+              OR pg_catalog.clock_timestamp() < began + least(stay, interval '5 seconds')
+        THEN
+            PERFORM pg_catalog.pg_sleep(1);
+            COMMIT;
+        ELSE
+            EXIT;
+        END IF;
+    END LOOP;
+    CALL reconciler.deliver_alerts(began + interval '1 minute');
+END
+$$;
+
+-- Signal the backend of a run whose row the caller holds: as long as it is held, the run cannot end and its
+-- backend cannot be at other work. False where the backend is gone.
+CREATE FUNCTION reconciler.stop_run(run reconciler.cron_execution_log, reason text, who text) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF run.request_id IS NULL AND reconciler.find_holder(run.lock_key, run.backend_pid) IS NULL THEN
+        RETURN false;
+    END IF;
+    IF run.request_id IS NOT NULL THEN
+        -- The request is on its way; nobody waits for its answer any more.
+        UPDATE reconciler.cron_execution_log l
+           SET stop_reason = stop_run.reason, stop_at = clock_timestamp(), stop_by = stop_run.who
+         WHERE l.id = run.id;
+        PERFORM reconciler.end_run(run, reason, error_message =>
+            CASE reason WHEN 'timed_out' THEN 'no answer in time' ELSE 'cancelled by ' || who END);
+        RETURN true;
+    END IF;
+    -- One cancelling is enough: a second one might come when the run has begun to write its end. A body may catch
+    -- it; who still runs half a minute later is disconnected.
+    IF run.stop_reason IS NOT NULL THEN
+        RETURN run.stop_at >= clock_timestamp() - interval '30 seconds' OR pg_terminate_backend(run.backend_pid);
+    END IF;
+    UPDATE reconciler.cron_execution_log l
+       SET stop_reason = stop_run.reason, stop_at = clock_timestamp(), stop_by = stop_run.who
+     WHERE l.id = run.id;
+    RETURN pg_cancel_backend(run.backend_pid);
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE EXCEPTION 'run % of % belongs to the role %, whose backends % may not signal',
+        run.id, run.job_name, run.role, current_user
+        USING ERRCODE = 'insufficient_privilege',
+              HINT = format('As an administrator: GRANT pg_signal_backend TO %I, or GRANT %I TO %I.',
+                            current_user, run.role, current_user);
+END
+$$;
 
 -- Who may run a job, or may do all that its owner may, may start, stop and pause it.
 CREATE FUNCTION reconciler.require_control(job_name text, role text) RETURNS void
