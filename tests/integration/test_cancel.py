@@ -8,7 +8,20 @@ import psycopg
 import pytest
 
 from tests.declared import Site, job
-from tests.runs import OUR_LOCKS, Beside, attempt, call, hold, log, runner, running, starts, statuses, tick
+from tests.runs import (
+    OUR_LOCKS,
+    Beside,
+    attempt,
+    call,
+    hold,
+    log,
+    runner,
+    running,
+    starts,
+    statuses,
+    tick,
+    wait_for_pg_cron,
+)
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -83,7 +96,7 @@ def test_pg_cron_knows_of_it(any_mode_database: Database) -> None:
         "SELECT l.id FROM reconciler.cron_execution_log l JOIN pg_stat_activity s ON s.pid = l.backend_pid"
         " WHERE l.status = 'running' AND s.wait_event = 'PgSleep'"
     )
-    wait_until(lambda: len(site.rows(sleeping)) == 1, seconds=20, what="it runs")
+    wait_for_pg_cron(site, lambda: len(site.rows(sleeping)) == 1, what="it runs")
     run = site.rows(sleeping)[0][0]
     assert site.rows(CANCEL, run) == [("cancelling",)]
     wait_until(

@@ -8,8 +8,7 @@ import psycopg
 import pytest
 
 from tests.declared import Site, channel, job, queue
-from tests.runs import OUR_LOCKS, attempt, call, hold, log, running, statuses
-from tests.servers import wait_until
+from tests.runs import OUR_LOCKS, attempt, call, hold, log, running, statuses, wait_for_pg_cron
 
 if TYPE_CHECKING:
     from tests.servers import Database
@@ -47,7 +46,7 @@ def test_pg_cron_runs_a_managed_job(any_mode_database: Database) -> None:
         " WHERE d.status IN ('failed', 'succeeded') ORDER BY 1"
     )
     expected = [("bad", "failed"), ("good", "succeeded")]
-    wait_until(lambda: site.rows(history) == expected, seconds=20, what="both jobs ran")
+    wait_for_pg_cron(site, lambda: site.rows(history) == expected, what="both jobs ran")
     log = site.rows(
         "SELECT DISTINCT job_name, status, error_message, role, trigger FROM reconciler.cron_execution_log"
         " WHERE status <> 'running' ORDER BY 1"

@@ -301,6 +301,19 @@ def test_nothing_starts_after_a_failure(site: Site) -> None:
     assert statuses(site, "b") == ["succeeded"]
 
 
+def test_a_dependent_is_tried_again(site: Site) -> None:
+    """Its retry does not wait for the others to succeed anew."""
+    site.run("CREATE SEQUENCE public.tries")
+    site.apply(job("a"), after("b", "a", sql=THIRD_TIME, on_failure={"retries": 5}))
+    fire(site)
+    run_retries(site, 3)
+    assert log(site, "b", "status", "trigger") == [
+        ("failed", "dependency"),
+        ("failed", "retry"),
+        ("succeeded", "retry"),
+    ]
+
+
 def test_a_scheduled_job_waits_for_others(site: Site) -> None:
     """With a schedule too, a job whose time has come runs once when the others have succeeded."""
     site.apply(job("a"), job("b"), job("c", after=["a", "b"]))

@@ -20,6 +20,7 @@ from tests.runs import (
     starts,
     statuses,
     tick,
+    wait_for_pg_cron,
 )
 from tests.servers import wait_until
 
@@ -49,6 +50,7 @@ CREATE TABLE public.seen AS SELECT
     (SELECT count(*) FROM pg_cursors WHERE name = 'reader') AS cursors
 """
 CLEAN = ("postgres", "postgres", '"$user", public', "0", "", 0, 0, 0, 0, 0)
+SLEEPS: LiteralString = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
 QUEUED: LiteralString = "SELECT status, attempts, last_error FROM reconciler.jobs WHERE job_name = 'a'"
 
 
@@ -129,7 +131,7 @@ def test_pg_cron_fires_the_runner(any_mode_database: Database) -> None:
     )
     if is_old:
         any_mode_database.server.restart()
-    wait_until(lambda: len(statuses(site, "b")) == 1, seconds=20, what="the runner has come to the second")
+    wait_for_pg_cron(site, lambda: len(statuses(site, "b")) == 1, what="the runner has come to the second")
     wait_until(lambda: "running" not in statuses(site, "b"), seconds=5, what="the second has ended")
     assert log(site, "a", "status", "trigger") == [("succeeded", "manual")]
     assert log(site, "b", "status", "trigger") == [("succeeded", "manual")]
@@ -175,13 +177,12 @@ def test_a_body_that_ends_its_session_takes_no_other_start_along(site: Site) -> 
 
 
 def test_it_may_stay_for_what_is_due_soon(site: Site) -> None:
-    """Where pg_cron knows no seconds, a runner stays and takes what becomes due meanwhile."""
+    """Where pg_cron knows no seconds, a runner stays a while and takes what is asked for meanwhile."""
     site.apply(job("a"))
+    lane = Beside(site, "CALL reconciler.runner(stay => '2 seconds')")
+    wait_until(lambda: site.rows(SLEEPS, lane.pid) == [(1,)], seconds=5, what="the runner stays")
     ask_for(site, "a")
-    site.run("UPDATE reconciler.starts SET due_at = due_at + interval '0.8 seconds'")
-    runner(site)
-    assert statuses(site) == []
-    assert attempt(site, "CALL reconciler.runner(stay => '1.5 seconds')") is None
+    assert lane.end() is None
     assert statuses(site) == ["succeeded"]
 
 

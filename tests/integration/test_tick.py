@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.declared import Site, job, once
-from tests.runs import Beside, attempt, hold, log, running, starts, statuses, tick
+from tests.runs import Beside, attempt, hold, log, running, starts, statuses, tick, wait_for_pg_cron
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def test_pg_cron_fires_the_tick(any_mode_database: Database) -> None:
     site.apply(job("a"), job("go", "CALL reconciler.tick()", mode="direct", schedule=schedule))
     if is_old:
         any_mode_database.server.restart()
-    wait_until(lambda: statuses(site) == ["lost"], seconds=20, what="the tick has fired")
+    wait_for_pg_cron(site, lambda: statuses(site) == ["lost"], what="the tick has fired")
     wait_until(
         lambda: (
             site.rows("SELECT DISTINCT status FROM cron.job_run_details WHERE status !~ 'ing$'")
