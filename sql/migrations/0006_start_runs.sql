@@ -346,8 +346,11 @@ BEGIN
     END LOOP;
     -- Where the end could not be written at all, the tick finds the run without its lock.
     COMMIT;
-    PERFORM reconciler.release_run(run.lock_key, run.shared);
-    COMMIT;
+    IF run.shared THEN
+        PERFORM pg_catalog.pg_advisory_unlock_shared(run.lock_key);
+    ELSE
+        PERFORM pg_catalog.pg_advisory_unlock(run.lock_key);
+    END IF;
 END
 $$;
 
