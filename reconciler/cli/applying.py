@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -41,6 +42,7 @@ def apply(
     any point changes nothing.
     """
     from reconciler.database.apply import apply_target, plan_target, require_consent
+    from reconciler.database.launcher import remind_launcher
 
     session = open_session(config_path, target_name, dsn)
     request = make_request(session, adopt)
@@ -62,6 +64,8 @@ def apply(
                 shown=planned,
             )
             _report(applied)
+            if applied.migrations and applied.revision is not None:
+                remind_launcher(conn, planned.observed.facts.rights, sleep=time.sleep)
     return exits.ERROR if planned.plan.beyond_rights else exits.DONE
 
 

@@ -209,3 +209,10 @@ WITH jobs AS MATERIALIZED (
 INSERT INTO reconciler.job_states AS s (name, basis, next_due_at)
 SELECT jobs.name, jobs.basis, fires.at FROM jobs LEFT JOIN fires ON fires.basis = jobs.basis
     ON CONFLICT (name) DO UPDATE SET basis = excluded.basis, next_due_at = excluded.next_due_at;
+
+-- name: remind_launcher
+-- One entry that this role may alter, unchanged; the write alone makes pg_cron look.
+SELECT cron.alter_job(jobid, active := active)
+  FROM (SELECT j.jobid, j.active FROM reconciler.definitions d JOIN cron.job j ON j.jobid = d.jobid
+         WHERE j.username = current_user OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+         ORDER BY j.username = current_user DESC, j.jobid LIMIT 1) AS one;
