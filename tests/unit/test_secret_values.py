@@ -8,6 +8,7 @@ import pytest
 
 from reconciler.core.config import Config, Secret
 from reconciler.core.hidden import Hidden
+from reconciler.database.secrets import StoredSecret
 from reconciler.errors import ConfigError
 from reconciler.runtime.notifying import redact
 from reconciler.runtime.secret_values import SecretStores
@@ -116,6 +117,25 @@ def test_a_secret_that_nobody_declares_is_named(folder: Folder) -> None:
     with pytest.raises(ConfigError, match=r"there is no secret mail in .*reconciler\.yaml") as caught:
         folder.stores("env", "OPS_URL").resolve("mail", NOWHERE)
     assert "{mail: {env: VARIABLE}}" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("store", "key", "found"),
+    [
+        ("env", "OPS", {"ops": StoredSecret(value=Hidden(CANARY))}),
+        ("env", "UNSET", {}),
+        ("file", "ops.txt", {"ops": StoredSecret(value=Hidden(CANARY))}),
+        ("file", "missing.txt", {}),
+        ("vault", "ops_key", {"ops": StoredSecret(vault_name="ops_key")}),
+    ],
+)
+def test_what_can_be_had_here_is_collected(
+    folder: Folder, store: Literal["env", "file", "vault"], key: str, found: dict[str, StoredSecret]
+) -> None:
+    """The target gets values of variables and files, names in the vault, and nothing for what has no value."""
+    (folder.path / "ops.txt").write_text(CANARY, encoding="utf-8")
+    stores = folder.stores(store, key, {"OPS": CANARY})
+    assert stores.collect(["ops", "undeclared"]) == found
 
 
 def test_stores_do_not_print_the_environment(folder: Folder) -> None:
