@@ -132,7 +132,7 @@ def test_a_secret_that_nobody_declares_is_named(folder: Folder) -> None:
 def test_what_can_be_had_here_is_collected(
     folder: Folder, store: Literal["env", "file", "vault"], key: str, found: dict[str, StoredSecret]
 ) -> None:
-    """The target gets values of variables and files, and names of the vault; what has no value is left out."""
+    """The target gets values of variables and files, and names of the vault; what has none is left out."""
     (folder.path / "ops.txt").write_text(CANARY, encoding="utf-8")
     stores = folder.stores(store, key, {"OPS": CANARY})
     assert stores.collect(["ops", "undeclared"]) == found
