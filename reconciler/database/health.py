@@ -111,10 +111,7 @@ def find_runtime_troubles(conn: psycopg.Connection, facts: Facts) -> tuple[Findi
         Findings, errors first, then by code.
     """
     queries = load_queries("health")
-    findings: list[Finding] = []
-    if facts.rights.use_cron:
-        with conn.cursor(row_factory=class_row(TickHealth)) as ticks:
-            findings += _judge_ticks(ticks.execute(queries["read_ticks"]).fetchall(), facts)
+    findings = find_tick_troubles(conn, facts)
     with conn.cursor(row_factory=class_row(OverdueStarts)) as starts:
         findings += map(_describe_overdue, starts.execute(queries["read_overdue_starts"]))
     with conn.cursor(row_factory=class_row(TroubledChannel)) as channels:
@@ -123,6 +120,22 @@ def find_runtime_troubles(conn: psycopg.Connection, facts: Facts) -> tuple[Findi
     with conn.cursor(row_factory=class_row(UnsignalledRole)) as roles:
         findings += map(_describe_unsignalled, roles.execute(queries["read_unsignalled_roles"]))
     return tuple(sorted(findings, key=lambda finding: (finding.severity, finding.code, finding.message)))
+
+
+def find_tick_troubles(conn: psycopg.Connection, facts: Facts) -> list[Finding]:
+    """Find out whether the tick goes on.
+
+    Args:
+        conn: To a target with the schema of this release.
+        facts: Of the target.
+
+    Returns:
+        Findings about the entries that call the tick; none where pg_cron's tables cannot be used.
+    """
+    if not facts.rights.use_cron:
+        return []
+    with conn.cursor(row_factory=class_row(TickHealth)) as ticks:
+        return list(_judge_ticks(ticks.execute(load_queries("health")["read_ticks"]).fetchall(), facts))
 
 
 def _judge_ticks(ticks: list[TickHealth], facts: Facts) -> Iterator[Finding]:

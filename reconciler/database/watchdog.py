@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .health import find_runtime_troubles
+from .health import find_tick_troubles
 from .observe import observe_facts
 from .queries import load_queries
 
@@ -30,7 +30,7 @@ def tell_of_tick(conn: psycopg.Connection, *, owner: str) -> bool:
     queries = load_queries("watchdog")
     if conn.execute(queries["find_tick"], {"owner": owner}).fetchone() is None:
         return False
-    troubles = [one for one in find_runtime_troubles(conn, observe_facts(conn)) if one.code in _SILENT]
+    troubles = [one for one in find_tick_troubles(conn, observe_facts(conn)) if one.code in _SILENT]
     if troubles:
         conn.execute(queries["open_tick_alert"], {"owner": owner, "message": troubles[0].message})
     else:
