@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from tests.http_server import QuietHandler, serve
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,19 +42,10 @@ class Endpoint:
         return [body for where, body in list(self.received) if where == path]
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    endpoint: Endpoint
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that was killed is no fault of the service."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
+class _Handler(QuietHandler):
+    def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
         """Record the request and answer."""
-        endpoint = self.server.endpoint  # type: ignore[attr-defined] # the server is always ours
+        endpoint = self.server.state  # type: ignore[attr-defined] # the server is always ours
         path = self.path.strip("/").partition("?")[0]
         body = self.rfile.read(int(self.headers["Content-Length"]))
         endpoint.received.append((path, json.loads(body)))
@@ -66,25 +57,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the parent's argument
-        """Log nothing."""
 
-
-@contextmanager
-def run_endpoint() -> Iterator[Endpoint]:
+def run_endpoint() -> AbstractContextManager[Endpoint]:
     """Run the service.
 
-    Yields:
-        It.
+    Returns:
+        What gives it while it runs.
     """
-    server = _Server(("127.0.0.1", 0), _Handler)
-    server.endpoint = Endpoint(port=server.server_address[1])
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server.endpoint
-    finally:
-        server.endpoint.release.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return serve(_Handler, lambda port: Endpoint(port=port), lambda endpoint: endpoint.release.set())

@@ -6,10 +6,13 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+State = TypeVar("State")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,16 +70,50 @@ class HttpServer:
         return f"http://127.0.0.1:{self.port}{path}"
 
 
+class QuietHandler(BaseHTTPRequestHandler):
+    """Logs nothing."""
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the parent's argument
+        """Log nothing."""
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
-    state: HttpServer
+    state: Any
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that gave up is no fault of the server."""
+        """Say nothing: a client that gave up, or was killed, is no fault of the server."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+@contextmanager
+def serve(
+    handler: type[QuietHandler], make_state: Callable[[int], State], end: Callable[[State], None]
+) -> Iterator[State]:
+    """Run a server in threads.
+
+    Args:
+        handler: Answers requests; it finds the state at its `server.state`.
+        make_state: Makes the state of a server that listens on this port.
+        end: Ends the wait of requests that are not answered yet.
+
+    Yields:
+        The state.
+    """
+    server = _Server(("127.0.0.1", 0), handler)
+    state = server.state = make_state(server.server_address[1])
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield state
+    finally:
+        end(state)
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Handler(QuietHandler):
     def answer(self) -> None:
         """Record the request and answer."""
         state = self.server.state  # type: ignore[attr-defined] # the server is always ours
@@ -97,25 +134,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815 - the parent's names
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the parent's argument
-        """Log nothing."""
 
+def run_http_server() -> AbstractContextManager[HttpServer]:
+    """Run the server that records each request.
 
-@contextmanager
-def run_http_server() -> Iterator[HttpServer]:
-    """Run the server.
-
-    Yields:
-        It.
+    Returns:
+        What gives it while it runs.
     """
-    server = _Server(("127.0.0.1", 0), _Handler)
-    server.state = HttpServer(port=server.server_address[1])
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server.state
-    finally:
-        server.state.is_over.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return serve(_Handler, lambda port: HttpServer(port=port), lambda server: server.is_over.set())
