@@ -1,7 +1,7 @@
 """Runs, ticks and retention, also with a log of ten million runs: `script/bench runtime`.
 
 Everything is measured on one disposable server, in one run; what is compared takes turns. The server does not
-wait for its disk (synchronous_commit and fsync are off), so that only work is counted.
+wait for its disk (fsync is off), so that only work is counted.
 """
 
 from __future__ import annotations

@@ -43,7 +43,6 @@ max_connections = 100
 shared_buffers = 32MB
 dynamic_shared_memory_type = {shared_memory}
 fsync = off
-synchronous_commit = off
 full_page_writes = off
 wal_level = minimal
 max_wal_senders = 0
