@@ -152,7 +152,8 @@ SELECT * FROM reconciler.declared_queues WHERE name = ANY (%(names)b::text[])
    SET mode = excluded.mode, max_attempts = excluded.max_attempts, backoff_initial = excluded.backoff_initial,
        backoff_factor = excluded.backoff_factor, backoff_max = excluded.backoff_max,
        concurrency = excluded.concurrency, rate_count = excluded.rate_count, rate_per = excluded.rate_per,
-       retention = excluded.retention;
+       retention = excluded.retention, lease = excluded.lease, timeout = excluded.timeout,
+       keep_failed = excluded.keep_failed, held_by = excluded.held_by;
 
 -- name: put_workers
 INSERT INTO reconciler.workers AS w
@@ -163,12 +164,15 @@ SELECT * FROM reconciler.declared_workers WHERE name = ANY (%(names)b::text[])
 
 -- name: put_once_jobs
 -- A one-time job that runs, or has run, is never touched.
-INSERT INTO reconciler.jobs AS j (job_name, once, run_at, active, handler, queue, payload)
-SELECT job_name, true, run_at, active, handler, queue, payload
-  FROM reconciler.declared_jobs WHERE job_name = ANY (%(names)b::text[])
+INSERT INTO reconciler.jobs_open AS j (job_name, once, run_at, active, handler, queue, payload, ordering_key)
+SELECT d.job_name, true, d.run_at, d.active, d.handler, d.queue, d.payload,
+       CASE WHEN (reconciler.find_queue(d.queue)).mode = 'blocking' THEN '' END
+  FROM reconciler.declared_jobs d
+ WHERE d.job_name = ANY (%(names)b::text[])
+   AND NOT EXISTS (SELECT FROM reconciler.jobs_finished f WHERE f.job_name = d.job_name AND f.once)
     ON CONFLICT (job_name) WHERE once DO UPDATE
    SET run_at = excluded.run_at, active = excluded.active, handler = excluded.handler, queue = excluded.queue,
-       payload = excluded.payload
+       payload = excluded.payload, ordering_key = excluded.ordering_key
  WHERE j.status = 'pending';
 
 -- name: put_policies
