@@ -18,6 +18,7 @@ CREATE TABLE reconciler.jobs (
     token         bigint      NOT NULL DEFAULT 0,
     run_at        timestamptz NOT NULL DEFAULT now(),
     created_at    timestamptz NOT NULL DEFAULT now(),
+    -- Of the last try; null while nobody has begun it.
     started_at    timestamptz,
     -- Who claimed it has until then to renew it; afterwards it is anybody's again. In no index: renewing is cheap.
     lease_until   timestamptz,
@@ -45,7 +46,7 @@ CREATE TABLE reconciler.jobs (
     run_id        bigint,
     -- At most one open job of a queue has it.
     unique_key    text,
-    -- Open jobs of a queue with the same one are done one at a time and in order.
+    -- Open jobs of a queue with the same one are done one at a time and in order, by run_at and id.
     ordering_key  text,
     -- Null: as the queue says.
     timeout       interval,
@@ -73,8 +74,15 @@ COMMENT ON TABLE reconciler.jobs_finished IS 'The queued jobs that are done, giv
 -- What a claim walks along, in the order in which it hands out.
 CREATE INDEX jobs_ready_idx ON reconciler.jobs_open (queue, priority DESC, run_at, id)
     WHERE status = 'pending' AND ordering_key IS NULL AND handler IS NOT NULL AND active;
-CREATE INDEX jobs_ordered_idx ON reconciler.jobs_open (queue, ordering_key, id)
-    WHERE ordering_key IS NOT NULL AND handler IS NOT NULL AND active;
+-- The same for jobs with an order: by key; those that were begun before, which go first; and by id, for queues that a
+-- job of the future holds up.
+CREATE INDEX jobs_ordered_idx ON reconciler.jobs_open (queue, ordering_key, run_at, id)
+    WHERE status = 'pending' AND ordering_key IS NOT NULL AND handler IS NOT NULL AND active;
+CREATE INDEX jobs_begun_idx ON reconciler.jobs_open (queue, ordering_key, id)
+    WHERE status = 'pending' AND ordering_key IS NOT NULL AND handler IS NOT NULL AND active
+      AND started_at IS NOT NULL;
+CREATE INDEX jobs_numbered_idx ON reconciler.jobs_open (queue, ordering_key, id)
+    WHERE status = 'pending' AND ordering_key IS NOT NULL AND handler IS NOT NULL AND active;
 CREATE INDEX jobs_running_idx ON reconciler.jobs_open (queue) WHERE status = 'running';
 -- The backstop: whatever happens, no two jobs of one key run at once.
 CREATE UNIQUE INDEX jobs_ordered_key ON reconciler.jobs_open (queue, ordering_key)
