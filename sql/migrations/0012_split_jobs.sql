@@ -192,14 +192,14 @@ CREATE FUNCTION reconciler.order_queue() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    name text := CASE TG_OP WHEN 'DELETE' THEN OLD.name ELSE NEW.name END;
+    queue_name text := CASE TG_OP WHEN 'DELETE' THEN OLD.name ELSE NEW.name END;
 BEGIN
-    IF (reconciler.find_queue(name)).mode = 'blocking' THEN
+    IF (reconciler.find_queue(queue_name)).mode = 'blocking' THEN
         UPDATE reconciler.jobs_open j SET ordering_key = ''
-         WHERE j.queue = order_queue.name AND j.status = 'pending' AND j.ordering_key IS DISTINCT FROM '';
+         WHERE j.queue = queue_name AND j.status = 'pending' AND j.ordering_key IS DISTINCT FROM '';
     ELSE
         UPDATE reconciler.jobs_open j SET ordering_key = NULL
-         WHERE j.queue = order_queue.name AND j.status = 'pending' AND j.ordering_key = '';
+         WHERE j.queue = queue_name AND j.status = 'pending' AND j.ordering_key = '';
     END IF;
     RETURN NULL;
 END
