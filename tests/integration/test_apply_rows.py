@@ -32,15 +32,21 @@ def test_a_queue_becomes_a_row(site: Site) -> None:
             concurrency=20,
             rate="100/1m",
             retention="30d",
+            lease="2m",
+            timeout="3h",
+            keep_failed="90d",
+            held_by=["failed"],
         ),
     )
     query: LiteralString = "SELECT * FROM reconciler.queues ORDER BY name"
     full, plain = site.rows(query)
     assert [str(value) for value in full[1:]] == [
         *("blocking", "7", "0:00:10", "1.5", "2:00:00", "20", "100", "0:01:00", "30 days, 0:00:00"),
+        *("0:02:00", "3:00:00", "90 days, 0:00:00", "['failed']"),
     ]
     assert [str(value) for value in plain[1:]] == [
         *("standard", "5", "0:00:30", "2", "1:00:00", "None", "None", "None", "7 days, 0:00:00"),
+        *("0:00:30", "1:00:00", "30 days, 0:00:00", "['retry']"),
     ]
     site.apply(queue("plain", max_attempts=1), prune="auto")
     assert site.rows("SELECT name, max_attempts FROM reconciler.queues") == [("plain", 1)]
