@@ -1,0 +1,107 @@
+"""Connections that many calls share for a statement or two each; knows nothing of what they send."""
+
+from __future__ import annotations
+
+import select
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.pq import TransactionStatus
+
+from reconciler.database.connect import CONNECT_TIMEOUT, describe_dsn
+from reconciler.errors import ConnectError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+
+
+@runtime_checkable
+class Connections(Protocol):
+    """What gives connections out: an `AsyncConnectionPool` of psycopg_pool, or the one here."""
+
+    def connection(self) -> AbstractAsyncContextManager[AsyncConnection[Any]]:
+        """Give a connection out for as long as a block takes, and commit at its end."""
+        ...
+
+
+class SharedConnections:
+    """Connections that are opened when they are needed, and kept for the next one who needs them.
+
+    Unlike those of a pool they need no task of their own, which a function that is called and frozen again
+    does not have; and after an outage the first call that comes finds the server back.
+
+    Args:
+        dsn: A libpq connection string or URL.
+        keep: How many are kept while nobody uses them.
+
+    Raises:
+        ConfigError: The string is no connection string.
+    """
+
+    def __init__(self, dsn: str, *, keep: int = 4) -> None:
+        self._where = describe_dsn(dsn)
+        self._dsn = dsn
+        self._keep = keep
+        self._idle: list[AsyncConnection[Any]] = []
+        self._is_closed = False
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """Give a connection in autocommit mode out for as long as a block takes.
+
+        Yields:
+            The connection; to it alone.
+
+        Raises:
+            ConnectError: There is no server, or it does not let us in.
+        """
+        conn = await self._find_idle() or await self._open()
+        try:
+            yield conn
+        finally:
+            is_good = not conn.closed and conn.info.transaction_status == TransactionStatus.IDLE
+            if is_good and not self._is_closed and len(self._idle) < self._keep:
+                self._idle.append(conn)
+            else:
+                await conn.close()
+
+    async def aclose(self) -> None:
+        """Close those that nobody uses; the others are closed when they are given back."""
+        self._is_closed = True
+        while self._idle:
+            await self._idle.pop().close()
+
+    async def _find_idle(self) -> AsyncConnection[Any] | None:
+        while self._idle:
+            conn = self._idle.pop()
+            if not _has_news(conn):
+                return conn
+            await conn.close()
+        return None
+
+    async def _open(self) -> AsyncConnection[Any]:
+        options: dict[str, Any] = (
+            {} if "connect_timeout" in self._dsn else {"connect_timeout": CONNECT_TIMEOUT}
+        )
+        try:
+            # Behind a pooler in transaction mode a prepared statement is not found again.
+            return await AsyncConnection.connect(
+                self._dsn, autocommit=True, prepare_threshold=None, application_name="reconciler", **options
+            )
+        except psycopg.Error as error:
+            raise ConnectError(
+                f"cannot connect to {self._where}: {str(error).strip()}",
+                remedy="check the dsn, and that the server runs",
+            ) from error
+
+
+def _has_news(conn: AsyncConnection[Any]) -> bool:
+    """Tell whether something came in on a connection that nobody used: most often, that it is over."""
+    if conn.closed:
+        return True
+    poll = select.poll()
+    poll.register(conn.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+    return bool(poll.poll(0))
