@@ -28,7 +28,7 @@ SELECT d.name, k.pid FROM pg_locks k JOIN reconciler.definitions d
 
 _RUNNING: LiteralString = """
 SELECT l.job_name, l.backend_pid FROM reconciler.cron_execution_log l
- WHERE l.status = 'running' AND l.request_id IS NULL
+ WHERE l.status = 'running' AND l.request_id IS NULL AND NOT l.handed_over
 """
 _UNTRUE: LiteralString = """
 SELECT id, job_name, status, run_at, completed_at FROM reconciler.cron_execution_log
@@ -47,7 +47,7 @@ SELECT s.name, s.total_runs, s.failed_runs, l.runs, l.failures
 _FORGOTTEN: LiteralString = """
 SELECT l.id, l.job_name, l.status
   FROM reconciler.cron_execution_log l JOIN reconciler.policies p ON p.name = l.job_name
- WHERE l.status IN ('failed', 'timed_out', 'lost') AND l.attempt <= p.retries
+ WHERE l.status IN ('failed', 'timed_out', 'lost') AND l.attempt <= p.retries AND NOT l.handed_over
    AND NOT EXISTS (SELECT FROM reconciler.starts s WHERE s.job_name = l.job_name AND s.trigger = 'retry')
    AND NOT EXISTS (SELECT FROM reconciler.cron_execution_log n
                     WHERE n.job_name = l.job_name AND n.id > l.id AND n.status <> 'skipped')

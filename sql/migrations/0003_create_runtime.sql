@@ -18,7 +18,9 @@ ALTER TABLE reconciler.cron_execution_log
     ADD COLUMN stop_by         text,
     ADD COLUMN request_id      bigint,
     ADD COLUMN response_status integer,
-    ADD COLUMN queued_job_id   bigint;
+    ADD COLUMN queued_job_id   bigint,
+    -- Its work was put on a queue: the run goes on without a backend until that queued job is finished.
+    ADD COLUMN handed_over     boolean NOT NULL DEFAULT false;
 UPDATE reconciler.cron_execution_log l SET lock_key = d.lock_key
   FROM reconciler.definitions d WHERE d.id = l.definition_id AND l.status = 'running';
 CREATE INDEX cron_execution_log_start_idx ON reconciler.cron_execution_log (start_id) WHERE start_id IS NOT NULL;
@@ -45,7 +47,7 @@ CREATE TABLE reconciler.policies (
     -- That of the definition it was copied from; '' for a row that somebody edited.
     digest          text     NOT NULL
 );
-COMMENT ON TABLE reconciler.policies IS 'How the runs of each managed job behave; apply copies it from the definition';
+COMMENT ON TABLE reconciler.policies IS 'How the runs of each managed job or worker behave; apply copies it from the definition';
 
 -- Who waits for a job: asked at the end of each good run, so it has an index of its own kind.
 CREATE TABLE reconciler.dependencies (
@@ -86,7 +88,7 @@ CREATE TRIGGER mark_edited BEFORE UPDATE ON reconciler.policies
 
 CREATE VIEW reconciler.declared_policies AS
 SELECT d.name,
-       reconciler.read_duration(s ->> 'timeout')                                      AS timeout,
+       reconciler.read_duration(coalesce(s ->> 'timeout', CASE d.kind WHEN 'worker' THEN '30s' END)) AS timeout,
        coalesce(s ->> 'concurrency', 'skip')                                          AS concurrency,
        coalesce(s ->> 'catch_up', 'none')                                             AS catch_up,
        coalesce((s #>> '{on_failure,retries}')::integer, 0)                           AS retries,
@@ -115,7 +117,7 @@ SELECT d.name,
   FROM reconciler.definitions d
        -- Read once, not once for each column.
  CROSS JOIN LATERAL (SELECT d.spec::jsonb AS s OFFSET 0) AS j
- WHERE d.kind = 'job' AND coalesce(s ->> 'mode', 'managed') = 'managed';
+ WHERE d.kind IN ('job', 'worker') AND coalesce(s ->> 'mode', 'managed') = 'managed';
 
 CREATE TABLE reconciler.job_states (
     name                 text     PRIMARY KEY REFERENCES reconciler.definitions (name) ON UPDATE CASCADE ON DELETE CASCADE,

@@ -244,7 +244,7 @@ BEGIN
      WHERE p.name = (SELECT d.name FROM reconciler.definitions d WHERE d.id = run.definition_id);
     IF NOT FOUND THEN
         -- Its job was withdrawn meanwhile, or it never had one.
-        IF run.queued_job_id IS NOT NULL THEN
+        IF run.queued_job_id IS NOT NULL AND NOT run.handed_over THEN
             PERFORM reconciler.end_queued_job(run, final, end_run.error_message);
         END IF;
         RETURN;
@@ -264,7 +264,9 @@ BEGIN
            total_runs = s.total_runs + 1, failed_runs = s.failed_runs + is_failure::integer
     RETURNING s.consecutive_failures INTO failures;
 
-    IF is_failure AND run.attempt <= policy.retries THEN
+    IF run.handed_over THEN
+        NULL;  -- its tries were the worker's, and the queued job has its end already
+    ELSIF is_failure AND run.attempt <= policy.retries THEN
         INSERT INTO reconciler.starts (job_name, trigger, due_at, scheduled_at, attempt, chain_id, queued_job_id)
         VALUES (policy.name, 'retry',
                 clock_timestamp() + reconciler.next_wait(run.attempt, policy.backoff_initial, policy.backoff_factor,

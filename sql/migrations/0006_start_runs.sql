@@ -26,6 +26,7 @@ AS $$
 DECLARE
     old reconciler.cron_execution_log;
     connected_at timestamptz;
+    queued bigint;
 BEGIN
     IF NOT (CASE WHEN shared THEN pg_try_advisory_lock_shared(lock_key)
                  ELSE pg_try_advisory_lock(lock_key) END) THEN
@@ -34,14 +35,27 @@ BEGIN
     IF shared THEN
         RETURN NULL;
     END IF;
+    queued := reconciler.find_queued(job_name);
+    IF queued IS NOT NULL THEN
+        PERFORM pg_advisory_unlock(lock_key);
+        RETURN format('queued job %s of it is not finished', queued);
+    END IF;
     -- Whoever holds the lock alone knows that no other run of the job goes on in a backend. The newest run is the one
     -- that can have been left; others, from when the job allowed several, are the tick's.
     SELECT * INTO old FROM reconciler.cron_execution_log l
      WHERE l.job_name = take_lock.job_name AND l.status <> 'skipped' ORDER BY l.run_at DESC LIMIT 1;
     IF old.status = 'running' THEN
         IF old.request_id IS NOT NULL THEN
+            -- The tick looks for answers; where there is none, the next start does.
+            IF reconciler.end_answered(old.id) THEN
+                RETURN NULL;
+            END IF;
             PERFORM pg_advisory_unlock(lock_key);
             RETURN format('run %s waits for the answer to its request', old.id);
+        END IF;
+        IF old.handed_over THEN
+            PERFORM reconciler.end_handed_over(old.id);
+            RETURN NULL;
         END IF;
         IF old.backend_pid = pg_backend_pid() THEN
             SELECT a.backend_start INTO connected_at FROM pg_stat_get_activity(pg_backend_pid()) AS a;
@@ -98,7 +112,8 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     trigger := coalesce(trigger, 'manual');
-    SELECT * INTO definition FROM reconciler.definitions d WHERE d.name = start_run.job_name AND d.kind = 'job';
+    SELECT * INTO definition FROM reconciler.definitions d
+     WHERE d.name = start_run.job_name AND d.kind IN ('job', 'worker');
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no job % is declared', job_name
             USING ERRCODE = 'undefined_object', HINT = 'See reconciler.definitions for the names.';
@@ -115,7 +130,8 @@ BEGIN
             USING ERRCODE = 'feature_not_supported', HINT = 'Execute its command yourself.';
     END IF;
     kind := CASE WHEN definition.spec ->> 'sql' IS NOT NULL THEN 'sql'
-                 WHEN definition.spec -> 'http' IS NOT NULL THEN 'http' ELSE 'handler' END;
+                 WHEN definition.kind = 'worker' OR definition.spec -> 'http' IS NOT NULL THEN 'http'
+                 ELSE 'handler' END;
     body := definition.spec ->> 'sql';
     lock_key := definition.lock_key;
     shared := policy.concurrency = 'allow';
@@ -156,7 +172,14 @@ BEGIN
             verdict := 'gone';
             RETURN;
         END IF;
-        IF reason IS NOT NULL AND policy.concurrency = 'wait'
+        IF reason IS NOT NULL AND policy.concurrency = 'wait' AND reconciler.find_queued(definition.name) IS NOT NULL
+        THEN
+            -- A worker may take hours for it: the start waits in the table, and no backend does.
+            INSERT INTO reconciler.starts (job_name, trigger, due_at)
+            VALUES (definition.name, start_run.trigger, clock_timestamp() + interval '5 seconds')
+                ON CONFLICT (job_name, trigger, coalesce(scheduled_at, '-infinity')) DO NOTHING;
+            reason := reason || CASE WHEN FOUND THEN '; it starts afterwards' ELSE '; another start waits for it' END;
+        ELSIF reason IS NOT NULL AND policy.concurrency = 'wait'
            AND clock_timestamp() < since + coalesce(policy.timeout, interval '1 hour') THEN
             verdict := 'busy';
             RETURN;
@@ -229,25 +252,40 @@ BEGIN
 END
 $$;
 
--- Put a queued job for a declared job that a handler does. It belongs to a run, so that nobody queues work for
--- others by hand.
+-- Put a queued job for a declared job that a handler does, and hand the run over to it: the run ends when the queued
+-- job does. It belongs to a run, so that nobody queues work for others by hand.
 CREATE FUNCTION reconciler.queue_run(run_id bigint, token bytea) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
+#variable_conflict use_column
 DECLARE
+    work record;
     queued bigint;
 BEGIN
-    INSERT INTO reconciler.jobs (job_name, handler, queue, payload)
-    SELECT d.name, d.spec ->> 'handler', coalesce(d.spec ->> 'queue', 'default'),
-           coalesce((d.spec -> 'payload')::jsonb, '{}')
+    SELECT d.name, d.spec ->> 'handler' AS handler, coalesce((d.spec -> 'payload')::jsonb, '{}') AS payload,
+           coalesce(d.spec ->> 'queue', 'default') AS queue,
+           -- The queue's own number of tries where the job says nothing.
+           CASE WHEN d.spec -> 'on_failure' IS NOT NULL THEN p.retries + 1 END AS max_attempts, p.timeout
+      INTO work
       FROM reconciler.cron_execution_log l
       JOIN reconciler.definitions d ON d.id = l.definition_id
-     WHERE l.id = queue_run.run_id AND l.status = 'running'
-       AND queue_run.token = reconciler.make_token(queue_run.run_id)
-    RETURNING id INTO queued;
-    IF queued IS NULL THEN
+      LEFT JOIN reconciler.policies p ON p.name = d.name
+     WHERE l.id = queue_run.run_id AND l.status = 'running' AND NOT l.handed_over
+       AND queue_run.token = reconciler.make_token(queue_run.run_id);
+    IF NOT FOUND THEN
         RAISE EXCEPTION 'run % is not running here', run_id USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
+    PERFORM reconciler.check_job(work.handler, work.payload, work.queue, NULL, NULL, NULL, work.max_attempts,
+                                 work.timeout, 'custom');
+    INSERT INTO reconciler.jobs_open
+           (job_name, run_id, handler, queue, payload, max_attempts, timeout, ordering_key, run_at, created_at)
+    VALUES (work.name, queue_run.run_id, work.handler, work.queue, work.payload, work.max_attempts, work.timeout,
+            reconciler.find_order(work.queue, NULL), clock_timestamp(), clock_timestamp())
+    RETURNING id INTO queued;
+    -- The limit is the worker's to keep, for each of its tries.
+    UPDATE reconciler.cron_execution_log l SET handed_over = true, queued_job_id = queued, deadline_at = NULL
+     WHERE l.id = queue_run.run_id;
+    PERFORM pg_notify('reconciler_jobs', work.queue);
     RETURN queued;
 END
 $$;
@@ -305,7 +343,7 @@ BEGIN
                         END IF;
                     ELSE
                         PERFORM reconciler.queue_run(run.run_id, run.token);
-                        affected := 1;
+                        is_sent := true;
                     END IF;
                     -- What was deferred fails here, where it is caught, and not in COMMIT.
                     SET CONSTRAINTS ALL IMMEDIATE;
@@ -322,7 +360,7 @@ BEGIN
                 END;
             END IF;
             IF outcome = 'succeeded' AND is_sent THEN
-                -- pg_net sends it after the commit; the tick reads the answer and ends the run.
+                -- After the commit pg_net sends it, and the tick ends the run; or a worker takes it, and does.
                 outcome := 'running';
             ELSE
                 outcome := reconciler.finish_run(

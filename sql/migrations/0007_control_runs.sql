@@ -21,7 +21,7 @@ BEGIN
      ORDER BY s.due_at, s.id LIMIT 1 FOR UPDATE OF s SKIP LOCKED;
     is_awaited := start_id IS NULL AND within > '0' AND (
         EXISTS (SELECT FROM reconciler.starts s WHERE s.due_at <= now + within)
-        OR EXISTS (SELECT FROM reconciler.cron_execution_log l WHERE l.status = 'running'));
+        OR EXISTS (SELECT FROM reconciler.cron_execution_log l WHERE l.status = 'running' AND NOT l.handed_over));
 END
 $$;
 
@@ -124,7 +124,8 @@ AS $$
 DECLARE
     definition reconciler.definitions;
 BEGIN
-    SELECT * INTO definition FROM reconciler.definitions d WHERE d.name = find_managed.job_name AND d.kind = 'job';
+    SELECT * INTO definition FROM reconciler.definitions d
+     WHERE d.name = find_managed.job_name AND d.kind IN ('job', 'worker');
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no job % is declared', job_name
             USING ERRCODE = 'undefined_object', HINT = 'reconciler status lists the names.';
@@ -163,14 +164,20 @@ AS $$
 DECLARE
     run reconciler.cron_execution_log;
 BEGIN
-    SELECT * INTO run FROM reconciler.cron_execution_log l WHERE l.id = cancel_run.run_id FOR UPDATE;
+    SELECT * INTO run FROM reconciler.cron_execution_log l WHERE l.id = cancel_run.run_id;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no run %', run_id
             USING ERRCODE = 'undefined_object', HINT = 'reconciler runs lists them.';
     END IF;
     PERFORM reconciler.require_control(run.job_name, run.role);
-    IF run.status <> 'running' THEN
+    IF NOT run.handed_over THEN
+        SELECT * INTO run FROM reconciler.cron_execution_log l WHERE l.id = cancel_run.run_id FOR UPDATE;
+    END IF;
+    IF run.status IS DISTINCT FROM 'running' THEN
         RETURN run.status;
+    END IF;
+    IF run.handed_over THEN
+        RETURN reconciler.cancel_handed_over(run);
     END IF;
     IF NOT reconciler.stop_run(run, 'cancelled', session_user) THEN
         PERFORM reconciler.end_run(run, 'lost', error_message =>

@@ -13,7 +13,8 @@ DECLARE
     problem text;
 BEGIN
     FOR run IN SELECT * FROM reconciler.cron_execution_log l
-                WHERE l.status = 'running' AND (l.deadline_at <= clock_timestamp() OR l.stop_reason IS NOT NULL)
+                WHERE l.status = 'running' AND NOT l.handed_over
+                  AND (l.deadline_at <= clock_timestamp() OR l.stop_reason IS NOT NULL)
                 ORDER BY l.id LIMIT 100 FOR UPDATE SKIP LOCKED
     LOOP
         BEGIN
@@ -34,7 +35,7 @@ DECLARE
     run reconciler.cron_execution_log;
 BEGIN
     FOR run IN SELECT * FROM reconciler.cron_execution_log l
-                WHERE l.status = 'running' AND l.request_id IS NULL
+                WHERE l.status = 'running' AND l.request_id IS NULL AND NOT l.handed_over
                   AND NOT EXISTS (
                       SELECT FROM pg_locks k
                        WHERE k.locktype = 'advisory' AND k.granted AND k.objsubid = 1 AND k.pid = l.backend_pid
@@ -65,7 +66,8 @@ AS $$
 $$;
 
 -- Which of the fires of one job, in order, left nothing in the log. A fire counts as seen when a run began in its
--- window (up to the next fire), or one was still going on, in whose shadow pg_cron does not start another.
+-- window (up to the next fire), or one was still going on, in whose shadow pg_cron does not start another. A run
+-- that was handed over to a worker has no such shadow.
 CREATE FUNCTION reconciler.find_unseen(job_name text, fires timestamptz[], until timestamptz) RETURNS timestamptz[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -81,6 +83,7 @@ BEGIN
                -- Some, since with concurrency allow the last one is not always the one that went on.
                SELECT FROM (SELECT status, completed_at FROM reconciler.cron_execution_log l
                              WHERE l.job_name = find_unseen.job_name AND l.run_at < f.fire AND l.status <> 'skipped'
+                               AND NOT l.handed_over
                              ORDER BY l.run_at DESC LIMIT 5) AS before
                 WHERE before.status = 'running' OR before.completed_at > f.fire)
          ORDER BY f.fire);
@@ -290,12 +293,15 @@ BEGIN
         WHEN 'stop_overdue'    THEN reconciler.stop_overdue()
         WHEN 'mark_lost'       THEN reconciler.mark_lost()
         WHEN 'collect_answers' THEN reconciler.collect_answers()
+        WHEN 'rescue_jobs'     THEN reconciler.rescue_lost_jobs()
+        WHEN 'settle_runs'     THEN reconciler.settle_runs()
         WHEN 'start_once'      THEN reconciler.start_once()
         WHEN 'find_missed'     THEN reconciler.find_missed()
         WHEN 'wake_dependents' THEN reconciler.wake_dependents()
         WHEN 'find_slow'       THEN reconciler.find_slow()
         WHEN 'send_reminders'  THEN reconciler.send_reminders()
         WHEN 'end_pauses'      THEN reconciler.end_pauses()
+        WHEN 'forget_workers'  THEN reconciler.forget_workers()
         ELSE 'no such step'
     END;
 END
@@ -306,7 +312,8 @@ CREATE FUNCTION reconciler.is_watching(until timestamptz) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT EXISTS (SELECT FROM reconciler.cron_execution_log
-                    WHERE status = 'running' AND (deadline_at <= until OR stop_reason IS NOT NULL))
+                    WHERE status = 'running' AND NOT handed_over
+                      AND (deadline_at <= until OR stop_reason IS NOT NULL))
 $$;
 
 -- One entry calls it all the time. A second one at the same time finds the lock taken and does nothing. stay: how
@@ -330,9 +337,9 @@ BEGIN
         RETURN;
     END IF;
     LOOP
-        FOREACH step IN ARRAY ARRAY['stop_overdue', 'mark_lost', 'collect_answers', 'start_once', 'find_missed',
-                                    'wake_dependents', 'find_slow', 'send_reminders', 'end_pauses',
-                                    'clear_history', 'clear_details'] LOOP
+        FOREACH step IN ARRAY ARRAY['stop_overdue', 'mark_lost', 'collect_answers', 'rescue_jobs', 'settle_runs',
+                                    'start_once', 'find_missed', 'wake_dependents', 'find_slow', 'send_reminders',
+                                    'end_pauses', 'forget_workers', 'clear_history', 'clear_details'] LOOP
             FOR round IN 1..10 LOOP
                 problem := NULL;
                 deleted := 0;

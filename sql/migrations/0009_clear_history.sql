@@ -20,9 +20,10 @@ BEGIN
     DELETE FROM reconciler.cron_execution_log
      WHERE id = ANY (ARRAY(
            SELECT oldest.id
-             FROM (SELECT l.id, l.run_at, l.status FROM reconciler.cron_execution_log l
-                    ORDER BY l.id LIMIT clear_history.batch) AS oldest
-            WHERE oldest.run_at < before AND oldest.status <> 'running'));
+             -- Those that still wait for a worker are passed over: there may be more of them than a batch.
+             FROM (SELECT l.id, l.run_at FROM reconciler.cron_execution_log l
+                    WHERE l.status <> 'running' ORDER BY l.id LIMIT clear_history.batch) AS oldest
+            WHERE oldest.run_at < before));
     GET DIAGNOSTICS deleted = ROW_COUNT;
     total := total + deleted;
     -- Open ones stay, however old.
@@ -32,24 +33,45 @@ BEGIN
             WHERE a.resolved_at < before ORDER BY a.resolved_at LIMIT clear_history.batch));
     GET DIAGNOSTICS deleted = ROW_COUNT;
     total := total + deleted;
-    -- Failed ones stay: somebody may want to try them again.
-    DELETE FROM reconciler.jobs
-     WHERE id = ANY (ARRAY(
-           SELECT finished.id
-             FROM (SELECT 'default' AS name, interval '7 days' AS retention
-                    WHERE NOT EXISTS (SELECT FROM reconciler.queues WHERE name = 'default')
-                    UNION ALL
-                   SELECT name, retention FROM reconciler.queues) AS q
-            CROSS JOIN LATERAL (
-                  SELECT j.id FROM reconciler.jobs j
-                   WHERE j.queue = q.name AND j.status IN ('completed', 'cancelled')
-                     AND j.completed_at < clock_timestamp() - q.retention
-                   ORDER BY j.completed_at LIMIT clear_history.batch) AS finished
-            LIMIT clear_history.batch));
+    DELETE FROM reconciler.jobs_finished WHERE id = ANY (reconciler.find_old_jobs(clear_history.batch));
     GET DIAGNOSTICS deleted = ROW_COUNT;
     RETURN total + deleted;
 END
 $$;
+
+-- Finished queued jobs that no queue keeps any longer, of declared queues and others; dead ones stay for longer, since
+-- somebody may want to try them again. From queue to queue along the indexes: nothing else is read.
+CREATE FUNCTION reconciler.find_old_jobs(batch integer) RETURNS bigint[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    now timestamptz := clock_timestamp();
+    name text := '';
+    settings reconciler.queues;
+    found bigint[] := '{}';
+BEGIN
+    WHILE cardinality(found) < batch LOOP
+        name := least(
+            (SELECT j.queue FROM reconciler.jobs_finished j
+              WHERE j.status IN ('completed', 'cancelled') AND j.queue > name ORDER BY j.queue LIMIT 1),
+            (SELECT j.queue FROM reconciler.jobs_finished j
+              WHERE j.status = 'failed' AND j.queue > name ORDER BY j.queue LIMIT 1));
+        EXIT WHEN name IS NULL;
+        settings := reconciler.find_queue(name);
+        found := found
+            || ARRAY(SELECT j.id FROM reconciler.jobs_finished j
+                      WHERE j.queue = name AND j.status IN ('completed', 'cancelled')
+                        AND j.completed_at < now - settings.retention
+                      ORDER BY j.completed_at LIMIT batch - cardinality(found));
+        found := found
+            || ARRAY(SELECT j.id FROM reconciler.jobs_finished j
+                      WHERE j.queue = name AND j.status = 'failed' AND j.completed_at < now - settings.keep_failed
+                      ORDER BY j.completed_at LIMIT batch - cardinality(found));
+    END LOOP;
+    RETURN found;
+END
+$$;
+REVOKE EXECUTE ON FUNCTION reconciler.find_old_jobs FROM PUBLIC;
 
 -- The same for pg_cron's own table, with the caller's rights: row-level security shows each role its own rows, a
 -- superuser all. A row can be without times: pg_cron was stopped before it wrote them, or could not connect. It is

@@ -92,7 +92,8 @@ CREATE UNIQUE INDEX jobs_once_key ON reconciler.jobs_open (job_name) WHERE once;
 CREATE INDEX jobs_declared_idx ON reconciler.jobs_open (job_name) WHERE job_name IS NOT NULL;
 CREATE INDEX jobs_once_due_idx ON reconciler.jobs_open (run_at) WHERE once AND status = 'pending';
 
-CREATE INDEX jobs_finished_idx ON reconciler.jobs_finished (queue, completed_at);
+CREATE INDEX jobs_finished_idx ON reconciler.jobs_finished (queue, completed_at)
+    WHERE status IN ('completed', 'cancelled');
 CREATE INDEX jobs_failed_idx ON reconciler.jobs_finished (queue, completed_at) WHERE status = 'failed';
 CREATE INDEX jobs_failed_order_idx ON reconciler.jobs_finished (queue, ordering_key)
     WHERE status = 'failed' AND ordering_key IS NOT NULL;

@@ -346,6 +346,8 @@ BEGIN
         SELECT f.* FROM unnest(ids, tokens) AS g (id, token)
           JOIN reconciler.jobs_finished f ON f.id = g.id AND f.token = g.token
          WHERE f.status = 'completed' AND f.completed_at = now AND (f.run_id IS NOT NULL OR f.job_name IS NOT NULL)
+         -- In one order for everybody: each end locks the state of its job.
+         ORDER BY f.job_name, f.id
     LOOP
         PERFORM reconciler.note_job_end(finished);
     END LOOP;
@@ -357,6 +359,26 @@ LANGUAGE sql
 AS $$
     SELECT j FROM reconciler.jobs_open j
      WHERE j.id = lock_claimed_job.id AND j.token = lock_claimed_job.token AND j.status = 'running' FOR UPDATE
+$$;
+
+-- How long a job waits for its next try: as its queue says, or the declared job that it comes from.
+CREATE FUNCTION reconciler.find_wait(job reconciler.jobs_open, settings reconciler.queues) RETURNS interval
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    policy reconciler.policies;
+BEGIN
+    IF job.job_name IS NOT NULL THEN
+        SELECT p.* INTO policy FROM reconciler.policies p JOIN reconciler.definitions d ON d.name = p.name
+         WHERE p.name = job.job_name AND d.spec -> 'on_failure' IS NOT NULL;
+        IF FOUND THEN
+            RETURN reconciler.next_wait(job.attempts, policy.backoff_initial, policy.backoff_factor,
+                                        policy.backoff_max, CASE WHEN policy.jitter THEN random() ELSE 1 END);
+        END IF;
+    END IF;
+    RETURN reconciler.next_wait(job.attempts, settings.backoff_initial, settings.backoff_factor,
+                                settings.backoff_max, random());
+END
 $$;
 
 -- End a try that failed: the job is tried again later, or is dead. Returns its status, null for a stale try. retry_in:
@@ -385,8 +407,7 @@ BEGIN
        SET status = 'pending', lease_until = NULL, last_error = error,
            run_at = clock_timestamp() + CASE
                WHEN retry_in IS NOT NULL THEN greatest(retry_in, interval '0')
-               ELSE reconciler.next_wait(job.attempts, settings.backoff_initial, settings.backoff_factor,
-                                         settings.backoff_max, random()) END
+               ELSE reconciler.find_wait(job, settings) END
      WHERE j.id = job.id;
     RETURN 'pending';
 END
@@ -497,8 +518,7 @@ BEGIN
         ELSE
             UPDATE reconciler.jobs_open j
                SET status = 'pending', lease_until = NULL, last_error = error,
-                   run_at = clock_timestamp() + reconciler.next_wait(
-                       job.attempts, settings.backoff_initial, settings.backoff_factor, settings.backoff_max, random())
+                   run_at = clock_timestamp() + reconciler.find_wait(job, settings)
              WHERE j.id = job.id;
         END IF;
         rescued := rescued + 1;
@@ -541,7 +561,7 @@ COMMENT ON FUNCTION reconciler.allow_work IS 'Let a role claim and do queued job
 REVOKE EXECUTE ON FUNCTION
     reconciler.find_queue_settings, reconciler.lock_queue, reconciler.find_room, reconciler.find_head,
     reconciler.find_heads, reconciler.note_started, reconciler.claim_jobs, reconciler.complete_jobs,
-    reconciler.lock_claimed_job, reconciler.fail_job, reconciler.snooze_job, reconciler.return_jobs,
+    reconciler.lock_claimed_job, reconciler.find_wait, reconciler.fail_job, reconciler.snooze_job, reconciler.return_jobs,
     reconciler.end_cancelled_job, reconciler.renew_leases, reconciler.rescue_jobs, reconciler.report_worker,
     reconciler.allow_work
 FROM PUBLIC;
