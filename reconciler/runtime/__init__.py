@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from reconciler.core.queued_jobs import Enqueued, NewJob, QueuedJob
     from reconciler.database.executions import Run
     from reconciler.database.registrations import ExecutionResult, ScheduledJob
 
@@ -23,14 +24,43 @@ if TYPE_CHECKING:
         notify_on_failure,
         release_execution_lock,
     )
+    from .jobs import (
+        cancel_job,
+        cancel_job_async,
+        enqueue,
+        enqueue_async,
+        enqueue_many,
+        enqueue_many_async,
+        get_job,
+        get_job_async,
+        get_jobs_by_status,
+        get_jobs_by_status_async,
+        retry_job,
+        retry_job_async,
+        retry_jobs,
+        retry_jobs_async,
+    )
     from .registry import Registry
 
 __all__ = [
+    "Enqueued",
     "ExecutionResult",
+    "NewJob",
+    "QueuedJob",
     "Registry",
     "Run",
     "ScheduledJob",
     "acquire_execution_lock",
+    "cancel_job",
+    "cancel_job_async",
+    "enqueue",
+    "enqueue_async",
+    "enqueue_many",
+    "enqueue_many_async",
+    "get_job",
+    "get_job_async",
+    "get_jobs_by_status",
+    "get_jobs_by_status_async",
     "handle_cron_trigger",
     "handle_cron_trigger_async",
     "locked_execution",
@@ -38,9 +68,33 @@ __all__ = [
     "log_execution",
     "notify_on_failure",
     "release_execution_lock",
+    "retry_job",
+    "retry_job_async",
+    "retry_jobs",
+    "retry_jobs_async",
 ]
 
 _ELSEWHERE: Final = {
+    **dict.fromkeys(("Enqueued", "NewJob", "QueuedJob"), "reconciler.core.queued_jobs"),
+    **dict.fromkeys(
+        (
+            "cancel_job",
+            "cancel_job_async",
+            "enqueue",
+            "enqueue_async",
+            "enqueue_many",
+            "enqueue_many_async",
+            "get_job",
+            "get_job_async",
+            "get_jobs_by_status",
+            "get_jobs_by_status_async",
+            "retry_job",
+            "retry_job_async",
+            "retry_jobs",
+            "retry_jobs_async",
+        ),
+        "reconciler.runtime.jobs",
+    ),
     "ExecutionResult": "reconciler.database.registrations",
     "Registry": "reconciler.runtime.registry",
     "Run": "reconciler.database.executions",

@@ -1,0 +1,32 @@
+-- name: read_clock
+-- Due times count by the server's clock, since that is what claims go by.
+SELECT clock_timestamp() AS now;
+
+-- name: enqueue_many
+SELECT place, id, created FROM reconciler.enqueue_many(%(jobs)s::jsonb) ORDER BY place;
+
+-- name: get_job
+-- JSON is read as text: programs load jsonb in ways of their own.
+SELECT j.id, j.queue, j.handler, j.payload::text AS payload, j.type, j.status, j.run_at, j.priority, j.attempts,
+       j.max_attempts, j.losses, j.unique_key, j.ordering_key, j.timeout, j.job_name, j.run_id, j.once, j.active,
+       j.worker, j.lease_until, j.cancelled_by, j.result::text AS result, j.last_error, j.created_at, j.started_at,
+       j.completed_at
+  FROM reconciler.get_job(%(id)s::bigint) j
+ WHERE j.id IS NOT NULL;
+
+-- name: list_jobs
+SELECT j.id, j.queue, j.handler, j.payload::text AS payload, j.type, j.status, j.run_at, j.priority, j.attempts,
+       j.max_attempts, j.losses, j.unique_key, j.ordering_key, j.timeout, j.job_name, j.run_id, j.once, j.active,
+       j.worker, j.lease_until, j.cancelled_by, j.result::text AS result, j.last_error, j.created_at, j.started_at,
+       j.completed_at
+  FROM reconciler.list_jobs(status => %(status)s::text, queue => %(queue)s::text, handler => %(handler)s::text,
+                            job_name => %(job_name)s::text, max => %(limit)s::integer) j;
+
+-- name: cancel_job
+SELECT reconciler.cancel_job(%(id)s::bigint) AS status;
+
+-- name: retry_job
+SELECT reconciler.retry_job(%(id)s::bigint, run_at => %(run_at)s::timestamptz) AS status;
+
+-- name: retry_jobs
+SELECT reconciler.retry_jobs(%(queue)s::text, max => %(limit)s::integer, every => %(every)s::interval, to_queue => %(to_queue)s::text) AS count;
