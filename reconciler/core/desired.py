@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from reconciler.core.runtime_jobs import RUNNER, Neighbours, is_foreign, make_runtime_specs, render_call
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 HOLDS = {
     "http": "requests are sent from the database, and this one has neither of the extensions http and "
     "pg_net, so these are only stored: CREATE EXTENSION http (the package postgresql-NN-http), or pg_net",
-    "worker": "push workers are stored, but this release does not call their endpoints yet: no entry is made",
     "handler": "handlers are queued in reconciler.jobs when due, but this release has no worker that does "
     "them",
     "timezone": "times in a zone other than the server's are stored, but not scheduled by this release: "
@@ -45,6 +45,13 @@ HOLDS = {
     "reconciler.runner() often",
 }
 """What is stored and not executed, by this release or on this target, by the notice's code."""
+
+_LONG_WAIT = timedelta(minutes=1)
+_WAITING = (
+    "these workers may wait for over a minute: without pg_net a call holds one of pg_cron's slots until its "
+    "answer, and a snapshot, which keeps VACUUM of all tables from its work; let them fetch less at a time "
+    "(limit) under a shorter timeout, or CREATE EXTENSION pg_net"
+)
 
 _SENDERS = frozenset({"http", "pg_net"})
 
@@ -107,10 +114,7 @@ def make_desired(
         once = False
         match spec:
             case WorkerSpec():
-                held["worker"].append(spec.name)
-                problem = find_problem(spec.schedule, server.dialect)
-                if problem is not None:
-                    problems.append(_describe(spec, problem.reason, problem.suggestion))
+                entry = _place_worker(spec, server, problems, held)
             case ChannelSpec(deliver="database") if not server.sends:
                 held["http"].append(spec.name)
             case JobSpec():
@@ -128,8 +132,9 @@ def make_desired(
             protect=spec.protect,
             renamed_from=spec.renamed_from,
         )
+    messages = {**HOLDS, "waiting": _WAITING}
     notices = tuple(
-        Notice(code=code, message=HOLDS[code], names=tuple(sorted(held[code]))) for code in sorted(held)
+        Notice(code=code, message=messages[code], names=tuple(sorted(held[code]))) for code in sorted(held)
     )
     return DesiredState(owner=owner, resources=resources, notices=notices), tuple(problems)
 
@@ -144,6 +149,30 @@ def _read_server(facts: Facts, target: Target, neighbours: Neighbours) -> _Serve
         role=target.role,
         foreign_role=neighbours.entries[RUNNER] if is_foreign(target.role, neighbours) else "",
         has_runtime=target.runtime is not None,
+    )
+
+
+def _place_worker(
+    spec: WorkerSpec, server: _Server, problems: list[SpecProblem], held: defaultdict[str, list[str]]
+) -> Entry | None:
+    """Make the entry of a worker, where requests can be sent."""
+    problem = find_problem(spec.schedule, server.dialect)
+    if problem is not None:
+        problems.append(_describe(spec, problem.reason, problem.suggestion))
+    if not server.sends:
+        held["http"].append(spec.name)
+        return None
+    if server.sends_later and not server.has_runtime:
+        held["runtime"].append(spec.name)
+    if not server.sends_later and spec.timeout > _LONG_WAIT:
+        held["waiting"].append(spec.name)
+    return Entry(
+        name=spec.name,
+        schedule=spec.schedule,
+        command=render_call(spec.name),
+        database=server.database,
+        username=spec.role or server.role,
+        active=spec.active,
     )
 
 

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from reconciler.core.canonical import render_canonical
 from reconciler.core.changes import Action, Change, FieldChange, Obstacle, Reason, Snapshot
 from reconciler.core.fields import diff_fields
 from reconciler.core.matching import (
@@ -22,6 +23,7 @@ from reconciler.core.matching import (
     order_resources,
     wanted_keys,
 )
+from reconciler.core.names import SQL_OWNER
 from reconciler.core.specs import KINDS
 from reconciler.core.state import ENTRY_FIELDS, DesiredResource, DesiredState, Entry, ObservedState
 
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
     from reconciler.core.config import Prune
     from reconciler.core.state import Definition
+
+
+_OF_ENTRY = ("schedule", "active", "role")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +90,7 @@ def diff(
         if definition is None:
             change = _diff_unowned(resource, comparison)
         elif definition.owner != desired.owner:
-            change = _refuse_foreign(resource, definition, observed)
+            change = _diff_foreign(resource, definition, comparison)
         else:
             change = _diff_owned(resource, definition, comparison)
         if change is not None:
@@ -285,6 +290,40 @@ def _same_entries(one: Entry | None, other: Entry | None) -> bool:
     if one is None or other is None:
         return one is other
     return one.same(other)
+
+
+def _diff_foreign(resource: DesiredResource, definition: Definition, comparison: _Comparison) -> Change:
+    """Take over a worker that somebody made in SQL; refuse what another owner declared."""
+    if (definition.owner, definition.kind, resource.kind) != (SQL_OWNER, "worker", "worker"):
+        return _refuse_foreign(resource, definition, comparison.observed)
+    applied = definition.entry
+    entry = comparison.matches.get(definition.name)
+    change = _make_change(
+        resource,
+        "adopted",
+        Snapshot(document=_without_entry(definition.document, resource.document), entry=entry),
+        Snapshot(
+            document=resource.document,
+            entry=_complete(resource.entry, applied.username if applied else comparison.observed.facts.role),
+        ),
+    )
+    if not change.fields or resource.name in comparison.adopt:
+        return change
+    return replace(
+        change,
+        obstacle=Obstacle(
+            kind="refused",
+            why=f"reconciler.create_queue_worker made a worker {resource.name}, and it is another one",
+            remedy=f"compare the two; then take it over with --adopt {resource.name}, or choose another name",
+        ),
+    )
+
+
+def _without_entry(document: str, declared: str) -> str:
+    """Let a document say of the entry what is declared: the entries themselves are compared."""
+    wanted = json.loads(declared)
+    kept = {key: value for key, value in json.loads(document).items() if key not in _OF_ENTRY}
+    return render_canonical(kept | {key: wanted[key] for key in _OF_ENTRY if key in wanted})
 
 
 def _refuse_foreign(resource: DesiredResource, definition: Definition, observed: ObservedState) -> Change:

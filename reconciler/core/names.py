@@ -15,6 +15,9 @@ NAME_LIMIT = 63
 OWN_PREFIX = "reconciler-"
 """What the names of the tool's own entries begin with, and nobody else's."""
 
+SQL_OWNER = "sql"
+"""The owner of workers that `reconciler.create_queue_worker` made, and of nothing else."""
+
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
 
 

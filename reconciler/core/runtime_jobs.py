@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from reconciler.core.canonical import digest, render_canonical
 from reconciler.core.config import Runtime
 from reconciler.core.names import NAME_LIMIT, OWN_PREFIX, is_name
-from reconciler.core.specs import Every, JobSpec, Place, Schedule, SqlBody
+from reconciler.core.specs import Every, JobSpec, Place, Schedule, SqlBody, WorkerSpec
 from reconciler.core.triggers import compile_trigger
 
 if TYPE_CHECKING:
@@ -133,8 +133,8 @@ def make_runtime_specs(
         neighbours: What other owners have; None for nobody.
 
     Returns:
-        The tick and the runners, where a managed job is declared; without those that another owner declared,
-        since once is enough, and with those of ours on which other owners' jobs still rely.
+        The tick and the runners, where a managed job or a worker is declared; without those that another
+        owner declared, since once is enough, and with those of ours on which other owners' jobs still rely.
     """
     runtime = target.runtime
     if runtime is None:
@@ -142,7 +142,11 @@ def make_runtime_specs(
     neighbours = neighbours or Neighbours()
     pace = _find_pace(runtime, facts)
     default = target.role
-    roles = {spec.role or default for spec in specs if isinstance(spec, JobSpec) and spec.mode == "managed"}
+    roles = {
+        spec.role or default
+        for spec in specs
+        if isinstance(spec, WorkerSpec) or (isinstance(spec, JobSpec) and spec.mode == "managed")
+    }
     runners = {
         name: "" if role == default else role
         for role in roles

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from reconciler.core.specs import ChannelSpec, HttpBody, JobSpec
+from reconciler.core.specs import ChannelSpec, HttpBody, JobSpec, WorkerSpec
 from reconciler.core.state import Notice
 
 if TYPE_CHECKING:
@@ -21,15 +21,15 @@ def list_needed_secrets(specs: Sequence[Spec]) -> dict[str, tuple[str, ...]]:
         specs: Everything declared for the target.
 
     Returns:
-        For each secret's name the resources that use it: jobs with a token, and channels that the database
-        serves. Both sorted.
+        For each secret's name the resources that use it: jobs and workers with a token, and channels that the
+        database serves. Both sorted.
     """
     users: defaultdict[str, list[str]] = defaultdict(list)
     for spec in specs:
         match spec:
             case JobSpec(body=HttpBody(secret=secret)) if secret:
                 users[secret].append(spec.name)
-            case ChannelSpec(secret=secret, deliver="database") if secret:
+            case WorkerSpec(secret=secret) | ChannelSpec(secret=secret, deliver="database") if secret:
                 users[secret].append(spec.name)
             case _:
                 pass

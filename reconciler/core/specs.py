@@ -8,11 +8,12 @@ They leave out what was not declared, so that a new release with a new default c
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
 Kind = Literal["job", "queue", "worker", "channel"]
 Mode = Literal["managed", "direct"]
@@ -25,6 +26,9 @@ SECTIONS: dict[str, Kind] = {"jobs": "job", "queues": "queue", "workers": "worke
 
 BUILT_IN_QUEUES = frozenset({"default"})
 """Queues that exist without being declared."""
+
+WORKER_PATIENCE = timedelta(seconds=30)
+"""How long a worker waits for the answer where its declaration does not say."""
 
 _RUNTIME_KEYS = frozenset({"timeout", "alert", "after"})
 
@@ -205,6 +209,7 @@ class WorkerSpec:
         document: Canonical JSON of all that was declared.
         schedule: When it calls, in pg_cron's grammar.
         queue: Whose jobs it asks for.
+        timeout: How long it waits for the answer.
         secret: The name of the secret that is its token; "" for none.
         role: The role that runs it; "" is the target's.
         active: Whether it fires.
@@ -217,6 +222,7 @@ class WorkerSpec:
     document: str
     schedule: str
     queue: str
+    timeout: timedelta = WORKER_PATIENCE
     secret: str = ""
     role: str = ""
     active: bool = True

@@ -151,6 +151,8 @@ BEGIN
                  JOIN reconciler.definitions d ON d.name = s.name
                  JOIN reconciler.policies p ON p.name = s.name
                 WHERE s.next_due_at <= now AND d.schedule IS NOT NULL AND d.active
+                      -- A worker made in SQL is no more when its entry was unscheduled.
+                  AND (d.owner <> 'sql' OR d.jobid IN (SELECT e.jobid FROM reconciler.list_entries() AS e))
                 ORDER BY s.next_due_at LIMIT 200 FOR UPDATE OF s SKIP LOCKED
     LOOP
         seconds := make_interval(secs => substring(lower(due.schedule) FROM '^\s*(\d+)\s*seconds?\s*$')::double precision);

@@ -119,8 +119,9 @@ DECLARE
     payload text;
     patience interval;
     chain bigint;
+    is_worker boolean;
 BEGIN
-    SELECT d.spec -> 'http', coalesce(l.chain_id, l.id) INTO request, chain
+    SELECT reconciler.find_request(d), coalesce(l.chain_id, l.id), d.kind = 'worker' INTO request, chain, is_worker
       FROM reconciler.cron_execution_log l JOIN reconciler.definitions d ON d.id = l.definition_id
      WHERE l.id = send_request.run_id AND l.status = 'running'
        AND send_request.token = reconciler.make_token(send_request.run_id);
@@ -160,8 +161,10 @@ BEGIN
         END IF;
         UPDATE reconciler.cron_execution_log l
            SET request_id = send_request.request_id,
-               -- Its worker shows the answers of a batch together, and pauses between two.
-               deadline_at = least(l.deadline_at, clock_timestamp() + patience + interval '30 seconds')
+               -- Its worker shows the answers of a batch together, and pauses between two. A push worker has no
+               -- limit but that of its request.
+               deadline_at = least(CASE WHEN NOT is_worker THEN l.deadline_at END,
+                                   clock_timestamp() + patience + interval '30 seconds')
          WHERE l.id = send_request.run_id;
         RETURN;
     END IF;
@@ -172,8 +175,9 @@ BEGIN
 END
 $$;
 
--- End the runs whose request pg_net has an answer for. No answer until the deadline is the tick's to judge.
-CREATE FUNCTION reconciler.collect_answers() RETURNS text
+-- End the runs whose request pg_net has an answer for, or one of them. No answer until the deadline is the tick's to
+-- judge.
+CREATE FUNCTION reconciler.collect_answers(run_id bigint DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -182,7 +186,9 @@ DECLARE
     problem text;
 BEGIN
     FOR run IN SELECT * FROM reconciler.cron_execution_log l
-                WHERE l.status = 'running' AND l.request_id IS NOT NULL ORDER BY l.id LIMIT 500 FOR UPDATE SKIP LOCKED
+                WHERE l.status = 'running' AND l.request_id IS NOT NULL
+                  AND (collect_answers.run_id IS NULL OR l.id = collect_answers.run_id)
+                ORDER BY l.id LIMIT 500 FOR UPDATE SKIP LOCKED
     LOOP
         -- The index there is on created alone.
         EXECUTE 'SELECT r.status_code, r.content, r.timed_out, r.error_msg, d.spec #> ''{http,expect}'' AS expect'

@@ -86,7 +86,8 @@ UPDATE reconciler.jobs j
  WHERE j.job_name = t.before;
 
 -- name: put_definitions
--- Of resources without an entry; a role that may not use pg_cron can do this.
+-- Of resources without an entry; a role that may not use pg_cron can do this. Workers that were made in SQL get the
+-- owner who declares them.
 INSERT INTO reconciler.definitions AS d (name, kind, owner, spec, digest, protect, source, lock_key, revision)
 SELECT t.name, t.kind, %(owner)s, t.spec::json, t.digest, t.protect, t.source, reconciler.make_lock_key(t.name),
        %(revision)s
@@ -94,10 +95,10 @@ SELECT t.name, t.kind, %(owner)s, t.spec::json, t.digest, t.protect, t.source, r
               %(protects)b::boolean[], %(sources)b::text[])
        AS t (name, kind, spec, digest, protect, source)
     ON CONFLICT (name) DO UPDATE
-   SET kind = excluded.kind, spec = excluded.spec, digest = excluded.digest, protect = excluded.protect,
-       source = excluded.source, revision = excluded.revision, updated_at = now(),
+   SET kind = excluded.kind, owner = excluded.owner, spec = excluded.spec, digest = excluded.digest,
+       protect = excluded.protect, source = excluded.source, revision = excluded.revision, updated_at = now(),
        jobid = NULL, schedule = NULL, command = NULL, database = NULL, username = NULL, active = NULL
- WHERE d.owner = excluded.owner;
+ WHERE d.owner = excluded.owner OR (d.owner = 'sql' AND d.kind = 'worker');
 
 -- name: put_definitions_with_entries
 -- The jobid of an entry that was just made is looked up by pg_cron's own key, name and role.
@@ -112,11 +113,11 @@ SELECT t.name, t.kind, %(owner)s, t.spec::json, t.digest, t.protect, t.source, r
        AS t (name, kind, spec, digest, protect, source, jobid, schedule, command, database, username, active)
   LEFT JOIN cron.job j ON t.jobid IS NULL AND j.jobname = t.name AND j.username = t.username
     ON CONFLICT (name) DO UPDATE
-   SET kind = excluded.kind, spec = excluded.spec, digest = excluded.digest, protect = excluded.protect,
-       source = excluded.source, revision = excluded.revision, updated_at = now(),
+   SET kind = excluded.kind, owner = excluded.owner, spec = excluded.spec, digest = excluded.digest,
+       protect = excluded.protect, source = excluded.source, revision = excluded.revision, updated_at = now(),
        jobid = excluded.jobid, schedule = excluded.schedule, command = excluded.command,
        database = excluded.database, username = excluded.username, active = excluded.active
- WHERE d.owner = excluded.owner;
+ WHERE d.owner = excluded.owner OR (d.owner = 'sql' AND d.kind = 'worker');
 
 -- name: clear_rows
 -- What a resource leaves behind that was declared anew as something else.
@@ -130,7 +131,7 @@ WITH queues AS (
     DELETE FROM reconciler.policies p
      WHERE p.name = ANY (%(names)b::text[])
        AND NOT EXISTS (SELECT FROM reconciler.definitions d
-                        WHERE d.name = p.name AND d.kind = 'job'
+                        WHERE d.name = p.name AND d.kind IN ('job', 'worker')
                           AND coalesce(d.spec ->> 'mode', 'managed') = 'managed')
     RETURNING p.name
 ), states AS (

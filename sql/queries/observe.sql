@@ -111,7 +111,7 @@ WITH doubtful AS MATERIALIZED (
     SELECT d.name, CASE WHEN p.name IS NOT NULL THEN to_jsonb(p) - 'digest' END AS observed,
            coalesce(%(zone)s::text, p.zone, 'GMT') AS zone
       FROM reconciler.definitions d LEFT JOIN reconciler.policies p ON p.name = d.name
-     WHERE d.kind = 'job' AND (p.digest IS DISTINCT FROM d.digest OR p.zone <> %(zone)s::text)
+     WHERE d.kind IN ('job', 'worker') AND (p.digest IS DISTINCT FROM d.digest OR p.zone <> %(zone)s::text)
        AND (p.name IS NOT NULL OR coalesce(d.spec ->> 'mode', 'managed') = 'managed')
 ), compared AS (
     SELECT o.name, o.observed, to_jsonb(n) || jsonb_build_object('zone', o.zone) AS applied
