@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 HOLDS = {
     "http": "requests are sent from the database, and this one has neither of the extensions http and "
     "pg_net, so these are only stored: CREATE EXTENSION http (the package postgresql-NN-http), or pg_net",
-    "handler": "handlers are queued in reconciler.jobs when due, but this release has no worker that does "
-    "them",
     "timezone": "times in a zone other than the server's are stored, but not scheduled by this release: "
     "no entry is made; write the time in the server's zone until then",
     "runtime": "nobody carries out their time limits, retries, alerts, dependencies, missed and one-time "
@@ -192,8 +190,6 @@ def _place_job(
     reason = _find_hold(spec, server)
     if reason:
         held[reason].append(spec.name)
-    if isinstance(spec.body, HandlerBody):
-        held["handler"].append(spec.name)
     is_sent_later = isinstance(spec.body, HttpBody) and server.sends_later
     if not server.has_runtime and (spec.needs_runtime or is_sent_later):
         held["runtime"].append(spec.name)

@@ -30,7 +30,7 @@ BUILT_IN_QUEUES = frozenset({"default"})
 WORKER_PATIENCE = timedelta(seconds=30)
 """How long a worker waits for the answer where its declaration does not say."""
 
-_RUNTIME_KEYS = frozenset({"timeout", "alert", "after"})
+_RUNTIME_KEYS = frozenset({"alert", "after"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,14 +266,14 @@ def needs_runtime(declared: Mapping[str, Any]) -> bool:
 
     Returns:
         True for a timeout, retries, an alert, missed starts to make up for, jobs to wait for, and SQL or a
-        request at one time only: the tool's own entries carry them out.
+        request at one time only: the tool's own entries carry them out. What a handler does its worker limits
+        and tries again, but a start that waits for it is put off.
     """
-    return (
-        not _RUNTIME_KEYS.isdisjoint(declared)
-        or declared.get("on_failure", {}).get("retries", 0) > 0
-        or declared.get("catch_up", "none") != "none"
-        or ("once" in declared and "handler" not in declared)
-    )
+    if not _RUNTIME_KEYS.isdisjoint(declared) or declared.get("catch_up", "none") != "none":
+        return True
+    if "handler" in declared:
+        return declared.get("concurrency") == "wait"
+    return "timeout" in declared or "once" in declared or declared.get("on_failure", {}).get("retries", 0) > 0
 
 
 def order_specs(specs: Sequence[Spec]) -> tuple[Spec, ...]:

@@ -46,7 +46,7 @@ $$;
 -- Whether a queued job failed because its time was up: in the words of the workers.
 CREATE FUNCTION reconciler.is_over_time(error text) RETURNS boolean
 LANGUAGE sql IMMUTABLE
-AS $$ SELECT coalesce(error ~ '^took longer than its timeout', false) $$;
+AS $$ SELECT coalesce(error ~ '^timed out: it took longer than ', false) $$;
 
 -- End a run that was handed over, where its queued job is finished or gone.
 CREATE FUNCTION reconciler.end_handed_over(run_id bigint) RETURNS void

@@ -1,4 +1,4 @@
-"""Runs that are handed over to a worker: what becomes of the next run while the queued job is not finished."""
+"""Runs that are handed over to a worker: what becomes of the next run while the queued job is unfinished."""
 
 from __future__ import annotations
 

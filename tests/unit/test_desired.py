@@ -104,8 +104,6 @@ def test_the_targets_role_runs_what_names_none() -> None:
         (make_job("a", timezone="Europe/Oslo"), "timezone"),
         (make_job("a", body=_HTTP, trigger=_ONCE), "http"),
         (make_job("a", body=_HTTP, trigger=Succeeded()), "http"),
-        (make_job("a", body=_HANDLER, trigger=_ONCE), "handler"),
-        (make_job("a", body=_HANDLER, trigger=Succeeded()), "handler"),
         (make_other("worker", "a"), "worker"),
         (ChannelSpec(name="a", place=PLACE, document="{}", deliver="database"), "http"),
     ],
@@ -141,10 +139,13 @@ def test_requests_are_sent_where_an_extension_can(facts: Facts) -> None:
     assert desired.notices == ()
 
 
+@pytest.mark.parametrize("body", [SqlBody(text="SELECT 1"), _HANDLER])
 @pytest.mark.parametrize("trigger", [_ONCE, Succeeded()])
-def test_what_no_schedule_fires_has_no_entry_and_needs_no_notice(trigger: Once | Succeeded) -> None:
-    """SQL that runs once, or after others, is started by a runner."""
-    desired = _make(make_job("a", trigger=trigger), runtime=True)
+def test_what_no_schedule_fires_has_no_entry_and_needs_no_notice(
+    trigger: Once | Succeeded, body: SqlBody | HandlerBody
+) -> None:
+    """What runs once, or after others, is started by a runner or taken by a worker."""
+    desired = _make(make_job("a", trigger=trigger, body=body), runtime=True)
     assert desired.resources["a"].entry is None
     assert desired.notices == ()
 
@@ -163,6 +164,10 @@ def test_what_no_schedule_fires_has_no_entry_and_needs_no_notice(trigger: Once |
         ({"concurrency": "wait"}, False),
         ({"once": "2026-12-01T00:00:00Z"}, True),
         ({"once": "2026-12-01T00:00:00Z", "handler": "x"}, False),
+        ({"handler": "x", "timeout": "5m", "on_failure": {"retries": 1}}, False),
+        ({"handler": "x", "concurrency": "skip"}, False),
+        ({"handler": "x", "concurrency": "wait"}, True),
+        ({"handler": "x", "alert": {}}, True),
         ({"payload": {"alert": 1}, "labels": {"timeout": "x"}}, False),
     ],
 )
@@ -217,15 +222,15 @@ def test_no_job_runs_as_the_role_of_another_owners_runner(trigger: Once | Succee
 def test_notices_and_resources_are_sorted_whatever_the_order() -> None:
     """Same input, same bytes."""
     specs: list[Spec] = [
-        make_job("b", body=_HANDLER),
-        make_job("a", body=_HANDLER),
+        make_job("b", timezone="Europe/Oslo"),
+        make_job("a", timezone="Europe/Oslo"),
         make_other("worker", "w"),
         make_other("queue", "q"),
         make_other("channel", "c"),
     ]
     assert _make(*specs) == _make(*reversed(specs))
     assert list(_make(*specs).resources) == ["c", "q", "a", "b", "w"]
-    assert _notices(*specs) == {"handler": ("a", "b"), "worker": ("w",)}
+    assert _notices(*specs) == {"http": ("w",), "timezone": ("a", "b")}
 
 
 _OLD = make_facts(extension="1.4-1", settings={})
