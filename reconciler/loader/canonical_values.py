@@ -6,7 +6,7 @@ The schema was checked before: these functions meet the right types, but texts m
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +22,7 @@ DAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 OMIT: Final = object()
 """Stands for a key that the document leaves out."""
 
+_SHORTEST_LEASE: Final = timedelta(seconds=1)
 _TIME: Final = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
 _MULTIPLE: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,2})?x", re.ASCII)
 _INSTANT: Final = re.compile(
@@ -64,6 +65,14 @@ def _slow(text: str) -> str:
     if multiple <= 1:
         raise ValueError(f"{text!r} is not slower than usual: write more than 1x, such as 3x")
     return f"{multiple.normalize():f}x"
+
+
+def _lease(text: str) -> str:
+    if parse_duration(text) < _SHORTEST_LEASE:
+        raise ValueError(
+            f"{text!r} is too short for a lease, which is renewed again and again: write 1s or more"
+        )
+    return canonical_duration(text)
 
 
 def _rate(text: str) -> str:
@@ -225,6 +234,10 @@ RULES: Final[dict[str, dict[str, Callable[[Any], Any]]]] = {
         "concurrency": _number,
         "rate": _rate,
         "retention": canonical_duration,
+        "keep_failed": canonical_duration,
+        "lease": _lease,
+        "timeout": canonical_duration,
+        "held_by": _in_order,
     },
     "worker": {
         **_LIFE,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from reconciler.core.config import Config, Policy, Runtime, Secret, Target
 from reconciler.core.dialects import ANY_DIALECT, parse_version
 from reconciler.core.durations import parse_duration
-from reconciler.core.names import find_nearest
+from reconciler.core.names import SQL_OWNER, find_nearest
 from reconciler.core.specs import Every
 from reconciler.core.triggers import compile_trigger
 from reconciler.errors import ConfigError, InvalidInputError
@@ -153,6 +153,10 @@ def _find_problems(source: Source) -> list[Problem]:
     def complain(message: str, *path: str | int) -> None:
         problems.append(source.make_problem(source.place_of(path), message))
 
+    if value["owner"] == SQL_OWNER:
+        complain(
+            f"owner: {SQL_OWNER!r} is the owner of workers that are made in SQL: choose another", "owner"
+        )
     default = value.get("default_target")
     if default is not None and default not in value["targets"]:
         nearest = find_nearest(default, value["targets"])

@@ -19,6 +19,7 @@ import psycopg
 
 from reconciler.core.config import Config, Policy, Runtime, Target
 from reconciler.core.durations import render_duration
+from reconciler.core.names import SQL_OWNER
 from reconciler.core.specs import SECTIONS, JobSpec, Place
 from reconciler.database import control, registrations
 from reconciler.database.apply import apply_target
@@ -86,7 +87,12 @@ class Registry:
                 none.
             patience: Seconds to try again while another apply works: several processes of one program
                 register their jobs at once when they start.
+
+        Raises:
+            ConfigError: The owner is the one of workers that are made in SQL.
         """
+        if owner == SQL_OWNER:
+            raise ConfigError(f"{owner!r} is the owner of workers made in SQL", remedy="choose another owner")
         self._conn = conn
         self._patience = patience
         self._owner = owner
@@ -336,10 +342,11 @@ def _name_function(function: Callable[..., Any]) -> str:
 
 
 def _find_caller() -> Place:
-    """Find who called the method that calls this."""
+    """Find who called into this package: what it calls itself is nobody's place."""
+    own = f"{__package__}."
     frame = inspect.currentframe()
-    for _ in range(2):
-        frame = frame.f_back if frame else None
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(own):
+        frame = frame.f_back
     if frame is None:
         return Place(path="unknown", line=1, column=1)
     return Place(path=name_path(Path(frame.f_code.co_filename)), line=frame.f_lineno, column=1)

@@ -93,16 +93,18 @@ SELECT jobid, jobname::text, schedule, command, database, username, active FROM 
 -- Rows of queues, workers and pending one-time jobs that are not as their definitions say.
 SELECT d.name, CASE WHEN q.name IS NOT NULL THEN to_jsonb(q) END, to_jsonb(d)
   FROM reconciler.declared_queues d LEFT JOIN reconciler.queues q ON q.name = d.name
- WHERE q.name IS NULL OR NOT to_jsonb(q) @> to_jsonb(d)
+ WHERE q.name IS NULL OR to_jsonb(q) <> to_jsonb(d)
 UNION ALL
 SELECT d.name, CASE WHEN w.name IS NOT NULL THEN to_jsonb(w) END, to_jsonb(d)
   FROM reconciler.declared_workers d LEFT JOIN reconciler.workers w ON w.name = d.name
- WHERE w.name IS NULL OR NOT to_jsonb(w) @> to_jsonb(d)
+ WHERE w.name IS NULL OR to_jsonb(w) <> to_jsonb(d)
 UNION ALL
 SELECT d.job_name, CASE WHEN j.id IS NOT NULL THEN to_jsonb(j) END, to_jsonb(d)
   FROM reconciler.declared_jobs d LEFT JOIN reconciler.jobs j ON j.job_name = d.job_name AND j.once
  -- A row that is gone may have been cleared away after its run: only one that is still due comes back.
- WHERE (j.id IS NULL AND d.run_at > now()) OR (j.status = 'pending' AND NOT to_jsonb(j) @> to_jsonb(d));
+ WHERE (j.id IS NULL AND d.run_at > now()) OR (j.status = 'pending' AND (
+       j.run_at, j.active, j.handler, j.queue, j.payload) IS DISTINCT FROM (
+       d.run_at, d.active, d.handler, d.queue, d.payload));
 
 -- name: observe_drifted_policies
 -- The digest says of most rows that nobody touched them; only the others are compared column by column. Who cannot

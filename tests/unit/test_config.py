@@ -193,6 +193,8 @@ def test_several_targets_without_a_default_need_a_name(folder: Path) -> None:
         ("owner: a\ntargets: {x: {vars: {port: 80}}}", "2:28: vars.port of target x is the number 80"),
         ("owner: a\ntargets: {x: {vars: {a b: c}}}", "2:22: 'a b': a variable's name is"),
         ("owner: a\ntargets: {X: {}}", "2:11: 'X' is no name"),
+        ("owner: sql\ntargets: {prod: {}}",
+         "1:8: owner: 'sql' is the owner of workers that are made in SQL: choose another"),
         ("owner: a\ntargets: {prod: {}}\ndefault_target: pord",
          "3:17: default_target: unknown target 'pord'; did you mean 'prod'?"),
         ("owner: a\ntargets: {x: {}}\nsecrets: {s: {env: A, file: B}}",
