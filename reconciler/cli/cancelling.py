@@ -36,7 +36,7 @@ def cancel(
     """Tell runs to end: what their body did is rolled back, and there is no retry.
 
     RUN is the number that reconciler runs shows. A body that goes on in spite of it is disconnected by the
-    tick after half a minute.
+    tick after half a minute; a handler is told by its worker.
     """
     from reconciler.database.control import cancel_run, find_runs
     from reconciler.database.observe import observe_facts
@@ -67,8 +67,10 @@ def cancel(
 def _describe(run_id: int, name: str, outcome: str, *, was_running: bool) -> str:
     if outcome == "cancelling":
         return f"Told run {run_id} of {name} to end."
+    if outcome == "cancelled" and was_running:
+        return f"Cancelled run {run_id} of {name}: no worker had begun with it."
     if outcome == "lost" and was_running:
-        return f"Run {run_id} of {name} had lost its backend: it is marked as lost."
+        return f"Run {run_id} of {name} had lost who did it: it is marked as lost."
     return f"Run {run_id} of {name} is over already: {outcome.replace('_', ' ')}."
 
 

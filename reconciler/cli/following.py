@@ -91,6 +91,7 @@ def _wait_for_start(conn: psycopg.Connection, start_id: int, give_up_at: float) 
 
 
 def _wait_for_end(conn: psycopg.Connection, run_id: int, give_up_at: float) -> int:
+    from reconciler.cli.render_text import clean
     from reconciler.cli.times import render_instant
     from reconciler.database.runs import read_run
 
@@ -108,7 +109,8 @@ def _wait_for_end(conn: psycopg.Connection, run_id: int, give_up_at: float) -> i
                 click.echo(f"Run {run_id} began at {render_instant(run.run_at)}.")
                 is_told = True
             if time.monotonic() >= give_up_at:
-                click.echo(f"Run {run_id} still goes on. {_advise(run_id)}", err=True)
+                where = f": {clean(run.note)}" if run.note else ""
+                click.echo(f"Run {run_id} still goes on{where}. {_advise(run_id)}", err=True)
                 return exits.ERROR
             time.sleep(pause)
             pause = min(pause * 1.2, _SLOW)

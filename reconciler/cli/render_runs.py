@@ -149,6 +149,7 @@ def to_json(run: Run) -> dict[str, Any]:
         "error_sqlstate": run.error_sqlstate,
         "role": run.role,
         "backend_pid": run.backend_pid,
+        "note": run.note,
     }
 
 
@@ -197,7 +198,7 @@ def _render_row(run: Run, now: datetime) -> list[str]:
         run.trigger.replace("_", " "),
         attempt if run.source == "log" else "",
         "" if run.rows_affected is None else str(run.rows_affected),
-        shorten(clean(run.error_message), _ERROR_WIDTH) if run.error_message else "",
+        shorten(clean(run.error_message or run.note or ""), _ERROR_WIDTH),
     ]
 
 
@@ -227,7 +228,10 @@ def _list_facts(run: RunDetails) -> Iterator[tuple[str, str]]:
     if run.stop_reason:
         yield "stopped", f"{run.stop_reason.replace('_', ' ')} by {run.stop_by}, {_instant(run.stop_at)}"
     yield "answer", f"HTTP {run.response_status}" if run.response_status is not None else ""
-    yield "queued", f"job {run.queued_job_id} of the jobs table" if run.queued_job_id is not None else ""
+    if run.note:
+        yield "waits", run.note
+    elif run.queued_job_id is not None:
+        yield "queued", f"job {run.queued_job_id} of the jobs table"
     yield "revision", str(run.revision or "")
 
 

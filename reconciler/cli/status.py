@@ -28,6 +28,7 @@ _COLOURS = {
     "missing": "red",
     "missed": "red",
     "running": "cyan",
+    "queued": "cyan",
     "paused": "yellow",
 }
 _ERROR_WIDTH = 48
@@ -214,8 +215,8 @@ def _describe_state(job: JobStatus, now: datetime) -> str:
     from reconciler.cli.times import render_instant, render_length
 
     match job.state:
-        case "running" if job.running_since is not None:
-            return f"running for {render_length(now - job.running_since)}"
+        case "running" | "queued" if job.running_since is not None:
+            return f"{job.state} for {render_length(now - job.running_since)}"
         case "missing":
             return "entry missing"
         case "no_entry":

@@ -39,7 +39,8 @@ class Run:
         error_message: Why it failed, or why it was skipped.
         error_sqlstate: The error's code.
         role: The role that ran it.
-        backend_pid: The server process that ran it.
+        backend_pid: The server process that ran it, or put it on a queue; 0 for what no process of ours began.
+        note: While it goes on with a worker: where its queued job stands.
     """
 
     source: str
@@ -56,6 +57,7 @@ class Run:
     error_sqlstate: str | None
     role: str | None
     backend_pid: int | None
+    note: str | None = None
 
     @property
     def duration(self) -> timedelta | None:
@@ -78,7 +80,7 @@ class RunDetails(Run):
         stop_at: When that was.
         stop_by: Who wanted it; `tick` for its time limit.
         response_status: What the endpoint answered.
-        queued_job_id: The queued job that it did.
+        queued_job_id: The queued job that it did, or that it was handed over to.
         revision: What was applied when it ran.
         start_id: The request or start that it came of.
     """

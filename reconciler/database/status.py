@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-State = Literal["running", "missing", "paused", "inactive", "failing", "missed", "no_entry", "ok"]
+State = Literal["running", "queued", "missing", "paused", "inactive", "failing", "missed", "no_entry", "ok"]
 
 _FAILURES = frozenset({"failed", "timed_out", "lost"})
 
@@ -41,6 +41,7 @@ class JobStatus:
         once_at: When a one-time job is due, or was.
         consecutive_failures: Failures since the last success.
         running_since: When the run that goes on began.
+        is_queued: Whether that run waits for a worker.
         paused: Whether somebody paused it.
         paused_until: When the pause ends by itself; None for never.
         pause_reason: Why; "" for no reason given.
@@ -68,6 +69,7 @@ class JobStatus:
     once_at: datetime | None
     consecutive_failures: int
     running_since: datetime | None
+    is_queued: bool
     paused: bool
     paused_until: datetime | None
     pause_reason: str
@@ -96,7 +98,7 @@ class JobStatus:
     def state(self) -> State:
         """What matters most about it now, in one word."""
         if self.running_since is not None:
-            return "running"
+            return "queued" if self.is_queued else "running"
         if self.is_entry_missing:
             return "missing"
         if self.paused:

@@ -54,6 +54,10 @@ WITH details AS (
               FROM reconciler.list_details()) AS newest
      WHERE status IN ('succeeded', 'failed')
      GROUP BY jobid
+), running AS (
+    -- There may be many, each waiting for a worker.
+    SELECT DISTINCT ON (l.job_name) l.job_name, l.status, l.run_at, CASE WHEN l.handed_over THEN l.queued_job_id END AS queued
+      FROM reconciler.cron_execution_log l WHERE l.status = 'running' ORDER BY l.job_name, l.run_at DESC
 )
 SELECT d.name, d.kind, d.owner,
        coalesce(j.active, false)                                        AS active,
@@ -78,7 +82,9 @@ SELECT d.name, d.kind, d.owner,
        END                                                              AS lateness,
        coalesce(usual.p50, details.p50_duration)                        AS p50_duration,
        coalesce(usual.p95, details.p95_duration)                        AS p95_duration,
-       coalesce(s.consecutive_failures, details.consecutive_failures, 0) AS consecutive_failures
+       coalesce(s.consecutive_failures, details.consecutive_failures, 0) AS consecutive_failures,
+       -- What the run that goes on was put on its queue as.
+       now_running.queued                                               AS queued_job_id
   FROM reconciler.definitions d
   LEFT JOIN reconciler.list_entries() j ON j.jobid = d.jobid
   LEFT JOIN reconciler.policies p ON p.name = d.name
@@ -86,9 +92,7 @@ SELECT d.name, d.kind, d.owner,
   LEFT JOIN reconciler.pauses pause
          ON pause.job_name = d.name AND (pause.until IS NULL OR pause.until > clock_timestamp())
   LEFT JOIN details ON details.jobid = d.jobid AND s.name IS NULL
-  LEFT JOIN LATERAL (
-       SELECT l.status, l.run_at FROM reconciler.cron_execution_log l
-        WHERE l.status = 'running' AND l.job_name = d.name ORDER BY l.run_at DESC LIMIT 1) AS now_running ON true
+  LEFT JOIN running now_running ON now_running.job_name = d.name
   LEFT JOIN LATERAL (
        SELECT percentile_cont(0.5)  WITHIN GROUP (ORDER BY l.completed_at - l.run_at) AS p50,
               percentile_cont(0.95) WITHIN GROUP (ORDER BY l.completed_at - l.run_at) AS p95
@@ -104,13 +108,13 @@ COMMENT ON VIEW reconciler.cron_job_health IS 'How every job and worker fares';
 CREATE VIEW reconciler.run_history AS
 SELECT l.job_name AS name, 'log' AS source, l.id AS run_id, l.run_at, l.completed_at,
        l.completed_at - l.run_at AS duration, l.status, l.trigger, l.attempt, l.chain_id, l.rows_affected,
-       l.error_message, l.error_sqlstate, l.role, l.backend_pid
+       l.error_message, l.error_sqlstate, l.role, l.backend_pid, l.queued_job_id
   FROM reconciler.cron_execution_log l
 UNION ALL
 -- Jobs that are handed to pg_cron as they are, in its own words.
 SELECT d.name, 'pg_cron', r.runid, r.start_time, r.end_time, r.end_time - r.start_time,
        CASE WHEN r.status IN ('succeeded', 'failed') THEN r.status ELSE 'running' END, 'schedule', 1, NULL, NULL,
-       CASE WHEN r.status = 'failed' THEN rtrim(r.return_message, E'\n') END, NULL, r.username, r.job_pid
+       CASE WHEN r.status = 'failed' THEN rtrim(r.return_message, E'\n') END, NULL, r.username, r.job_pid, NULL
   FROM reconciler.definitions d
   JOIN reconciler.list_details() r ON r.jobid = d.jobid
  WHERE d.spec ->> 'mode' = 'direct';

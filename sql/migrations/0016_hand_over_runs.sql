@@ -138,6 +138,17 @@ BEGIN
 END
 $$;
 
+-- Where the work of a run that was handed over stands, for people; with their rights on the tables.
+CREATE FUNCTION reconciler.describe_queued(id bigint) RETURNS text
+LANGUAGE sql STABLE
+AS $$
+    SELECT format('queued job %s ', describe_queued.id) || coalesce(
+        (SELECT CASE WHEN j.status = 'running' THEN 'is done by ' || coalesce(j.worker, 'a worker')
+                     WHEN j.attempts > 0 THEN format('waits on %s for another try', j.queue)
+                     ELSE 'waits on ' || j.queue END
+           FROM reconciler.jobs_open j WHERE j.id = describe_queued.id), 'is gone')
+$$;
+
 -- Steps of the tick. --------------------------------------------------------------------------------------------
 
 -- Runs and queued jobs that do not fit together.

@@ -11,12 +11,14 @@ SELECT name FROM reconciler.definitions WHERE kind IN ('job', 'worker');
 
 -- name: list_runs
 -- Newest first, through the primary key. What is older than the window (with an hour for clocks that were set) is
--- not read.
+-- not read; a row without a backend began long before it was written.
 SELECT 'log' AS source, l.id, l.job_name AS name, l.run_at, l.completed_at, l.status, l.trigger, l.attempt, l.chain_id,
-       l.rows_affected, l.error_message, l.error_sqlstate, l.role, l.backend_pid
+       l.rows_affected, l.error_message, l.error_sqlstate, l.role, l.backend_pid,
+       CASE WHEN l.status = 'running' AND l.handed_over THEN reconciler.describe_queued(l.queued_job_id) END AS note
   FROM reconciler.cron_execution_log l
  WHERE l.id > coalesce((SELECT o.id FROM reconciler.cron_execution_log o
                          WHERE o.run_at < now() - %(since)s::interval - interval '1 hour'
+                           AND o.backend_pid <> 0
                          ORDER BY o.id DESC LIMIT 1), 0)
    AND (%(since)s::interval IS NULL OR l.run_at >= now() - %(since)s::interval)
    AND (%(statuses)s::text[] IS NULL OR l.status = ANY (%(statuses)s::text[]))
@@ -25,7 +27,8 @@ SELECT 'log' AS source, l.id, l.job_name AS name, l.run_at, l.completed_at, l.st
 
 -- name: list_runs_of
 SELECT 'log' AS source, l.id, l.job_name AS name, l.run_at, l.completed_at, l.status, l.trigger, l.attempt, l.chain_id,
-       l.rows_affected, l.error_message, l.error_sqlstate, l.role, l.backend_pid
+       l.rows_affected, l.error_message, l.error_sqlstate, l.role, l.backend_pid,
+       CASE WHEN l.status = 'running' AND l.handed_over THEN reconciler.describe_queued(l.queued_job_id) END AS note
   FROM reconciler.cron_execution_log l
  WHERE l.job_name = %(name)s
    AND (%(since)s::interval IS NULL OR l.run_at >= now() - %(since)s::interval)
@@ -41,7 +44,7 @@ WITH newest AS (
            CASE WHEN r.status IN ('succeeded', 'failed') THEN r.status ELSE 'running' END AS status,
            'schedule' AS trigger, 1 AS attempt, NULL::bigint AS chain_id, NULL::bigint AS rows_affected,
            CASE WHEN r.status = 'failed' THEN rtrim(r.return_message, E'\n') END AS error_message,
-           NULL AS error_sqlstate, r.username AS role, r.job_pid AS backend_pid
+           NULL AS error_sqlstate, r.username AS role, r.job_pid AS backend_pid, NULL AS note
       FROM reconciler.definitions d
       JOIN cron.job_run_details r ON r.jobid = d.jobid
      WHERE d.spec ->> 'mode' = 'direct'
@@ -58,7 +61,8 @@ SELECT * FROM newest
 SELECT 'log' AS source, l.id, l.job_name AS name, l.run_at, l.completed_at, l.status, l.trigger, l.attempt, l.chain_id,
        l.rows_affected, l.error_message, l.error_sqlstate, l.role, l.backend_pid,
        l.error_detail, l.error_context, l.due_at, l.deadline_at, l.stop_reason, l.stop_at, l.stop_by,
-       l.response_status, l.queued_job_id, l.revision, l.start_id
+       l.response_status, l.queued_job_id, l.revision, l.start_id,
+       CASE WHEN l.status = 'running' AND l.handed_over THEN reconciler.describe_queued(l.queued_job_id) END AS note
   FROM reconciler.cron_execution_log l
  WHERE l.id = %(id)s;
 

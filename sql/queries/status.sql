@@ -35,7 +35,12 @@ WITH declared AS MATERIALIZED (
              ON good.jobid = n.jobid
      GROUP BY n.jobid
 ), running AS (
-    SELECT job_name, max(run_at) AS since FROM reconciler.cron_execution_log WHERE status = 'running' GROUP BY job_name
+    SELECT l.job_name, max(l.run_at) AS since,
+           -- No worker has begun with any of them.
+           bool_and(coalesce(q.status = 'pending', false)) AS is_queued
+      FROM reconciler.cron_execution_log l
+      LEFT JOIN reconciler.jobs_open q ON l.handed_over AND q.id = l.queued_job_id
+     WHERE l.status = 'running' GROUP BY l.job_name
 ), open_alerts AS (
     SELECT job_name, count(*) AS found, bool_or(kind = 'missed') AS has_missed
       FROM reconciler.alerts WHERE resolved_at IS NULL GROUP BY job_name
@@ -56,7 +61,10 @@ SELECT a.name, a.kind, a.owner, a.jobid IS NOT NULL AS scheduled, j.schedule, j.
             THEN ARRAY(SELECT json_array_elements_text(a.after)) ELSE '{}' END AS after,
        a.once_at,
        coalesce(s.consecutive_failures, details.failures, 0)::integer     AS consecutive_failures,
-       coalesce(running.since, details.running_since)                     AS running_since,
+       coalesce(running.since, details.running_since,
+                -- A one-time job is in the log when it is over.
+                CASE WHEN o.status = 'running' AND o.handler IS NOT NULL THEN o.started_at END) AS running_since,
+       coalesce(running.is_queued, false)                                 AS is_queued,
        p.job_name IS NOT NULL AS paused, p.until AS paused_until, coalesce(p.reason, '') AS pause_reason,
        coalesce(p.paused_by, '') AS paused_by,
        coalesce(open_alerts.found, 0)::integer                            AS open_alerts,
