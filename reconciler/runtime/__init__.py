@@ -11,6 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from reconciler.core.queued_jobs import Enqueued, NewJob, QueuedJob
+    from reconciler.core.scheduler_jobs import (
+        JobStatus,
+        JobType,
+        SchedulerConfig,
+        SchedulerJob,
+        TriggerType,
+    )
     from reconciler.database.executions import Run
     from reconciler.database.registrations import ExecutionResult, ScheduledJob
 
@@ -41,15 +48,22 @@ if TYPE_CHECKING:
         retry_jobs_async,
     )
     from .registry import Registry
+    from .scheduler import Scheduler
 
 __all__ = [
     "Enqueued",
     "ExecutionResult",
+    "JobStatus",
+    "JobType",
     "NewJob",
     "QueuedJob",
     "Registry",
     "Run",
     "ScheduledJob",
+    "Scheduler",
+    "SchedulerConfig",
+    "SchedulerJob",
+    "TriggerType",
     "acquire_execution_lock",
     "cancel_job",
     "cancel_job_async",
@@ -77,6 +91,10 @@ __all__ = [
 _ELSEWHERE: Final = {
     **dict.fromkeys(("Enqueued", "NewJob", "QueuedJob"), "reconciler.core.queued_jobs"),
     **dict.fromkeys(
+        ("JobStatus", "JobType", "SchedulerConfig", "SchedulerJob", "TriggerType"),
+        "reconciler.core.scheduler_jobs",
+    ),
+    **dict.fromkeys(
         (
             "cancel_job",
             "cancel_job_async",
@@ -99,6 +117,7 @@ _ELSEWHERE: Final = {
     "Registry": "reconciler.runtime.registry",
     "Run": "reconciler.database.executions",
     "ScheduledJob": "reconciler.database.registrations",
+    "Scheduler": "reconciler.runtime.scheduler",
 }
 
 

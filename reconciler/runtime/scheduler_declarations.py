@@ -1,0 +1,99 @@
+"""What the Scheduler declares: its queue and its recurring jobs, as spec files would."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from reconciler.core.canonical import render_canonical
+from reconciler.core.specs import Place, QueueSpec
+from reconciler.core.triggers import is_same_zone
+from reconciler.database import scheduled
+from reconciler.database.apply import apply_target
+from reconciler.database.observe import observe
+from reconciler.database.runs import has_runtime
+from reconciler.database.statements import Request
+from reconciler.errors import InvalidInputError
+
+from .registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import psycopg
+
+    from reconciler.core.scheduler_jobs import SchedulerConfig
+
+_PLACE = Place(path="Scheduler", line=1, column=1)
+
+
+class Declarations(Registry):
+    """The registry of a scheduler."""
+
+    def declare_queue(self, name: str, config: SchedulerConfig) -> bool:
+        """Declare the queue of a scheduler.
+
+        Args:
+            name: Of the queue.
+            config: How its jobs are treated.
+
+        Returns:
+            Whether anything was changed.
+
+        Raises:
+            RefusedError: The name belongs to another owner.
+            DatabaseError: It could not be applied.
+        """
+        spec = QueueSpec(name=name, place=_PLACE, document=render_canonical(config.declare_queue()))
+        request = Request(specs=(spec,), owner=self._owner, target=self._target, actor=self._owner)
+        return self._insist(lambda: apply_target(self._conn, request)).revision is not None
+
+    def declare_job(
+        self,
+        job_id: str,
+        function: Callable[..., Any],
+        handler: str,
+        *,
+        trigger: Mapping[str, Any],
+        **policies: Any,
+    ) -> None:
+        """Declare a recurring job.
+
+        Args:
+            job_id: Its name.
+            function: What is called.
+            handler: The name of that.
+            trigger: As in a spec file, with its zone.
+            **policies: Other keys of a job.
+
+        Raises:
+            InvalidInputError: It is no valid job, or this server's pg_cron reads times in another zone.
+            RefusedError: The name belongs to another owner, or to an entry that nobody declared.
+            DatabaseError: It could not be applied.
+        """
+        zone = trigger.get("timezone", "")
+        if zone:
+            with self._working():
+                server = observe(self._conn).state.facts.timezone
+            if not is_same_zone(zone, server):
+                problem = (
+                    f"job {job_id}: its times are in {zone}, but pg_cron here reads times in {server}: "
+                    f"make it Scheduler(…, timezone={server!r}) and give the times of that zone; "
+                    f"or from pg_cron 1.5 on set cron.timezone = '{zone}' on the server and restart it"
+                )
+                raise InvalidInputError([problem])
+        rest = {key: value for key, value in trigger.items() if key != "schedule"}
+        schedule = trigger.get("schedule", "")
+        self.register_job(job_id, schedule, function, handler=handler, **rest, **policies)
+
+
+def is_declared(conn: psycopg.Connection[Any], owner: str, queue: str, config: SchedulerConfig) -> bool:
+    """Tell whether the queue of a scheduler is declared as it is wanted.
+
+    Args:
+        conn: To the target, whatever there is.
+        owner: Whose.
+        queue: Its name.
+        config: How its jobs are to be treated.
+    """
+    wanted = render_canonical(config.declare_queue())
+    return has_runtime(conn) and scheduled.read_queue(conn, owner, queue) == wanted
