@@ -47,10 +47,15 @@ class Session:
         """Open a connection to the target."""
         from reconciler.database.connect import connect
 
-        with connect(self._find_dsn()) as conn:
+        with connect(self.find_dsn()) as conn:
             yield conn
 
-    def _find_dsn(self) -> str:
+    def find_dsn(self) -> str:
+        """Find where the target is.
+
+        Returns:
+            A connection string; of the private server where the target says `local`.
+        """
         dsn = self.target.dsn
         if dsn == "local":
             from reconciler.runtime.local import find_local_dsn
