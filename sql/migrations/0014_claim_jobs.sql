@@ -70,6 +70,12 @@ BEGIN
             SELECT coalesce(sum(s.count), 0) FROM unnest(state.started, state.counts) AS s (at, count)
              WHERE s.at > now - settings.rate_per));
     END IF;
+    IF settings.mode = 'blocking' THEN
+        -- What began before the queue was blocking counts, too.
+        room := CASE WHEN EXISTS (SELECT FROM reconciler.jobs_open j
+                                   WHERE j.queue = settings.name AND j.status = 'running' AND j.handler IS NOT NULL)
+                     THEN 0 ELSE least(room, 1) END;
+    END IF;
     RETURN greatest(room, 0);
 END
 $$;
@@ -213,6 +219,15 @@ BEGIN
     IF max < 1 OR status NOT IN ('pending', 'failed') THEN
         PERFORM reconciler.refuse_job('claim_jobs takes a number from 1 on, and the status pending or failed', NULL);
     END IF;
+    IF settings.mode = 'blocking' THEN
+        -- Put in a transaction that began, or given back by a worker that claimed, before the queue was blocking.
+        UPDATE reconciler.jobs_open j SET ordering_key = ''
+         WHERE j.queue = settings.name AND j.status = 'pending' AND j.ordering_key IS NULL
+           AND j.handler IS NOT NULL AND j.active;
+        UPDATE reconciler.jobs_open j SET ordering_key = ''
+         WHERE j.queue = settings.name AND j.status = 'pending' AND j.ordering_key > ''
+           AND j.handler IS NOT NULL AND j.active;
+    END IF;
     has_order := EXISTS (
         SELECT FROM reconciler.jobs_open j
          WHERE j.queue = settings.name AND j.status = 'pending' AND j.ordering_key IS NOT NULL
@@ -222,9 +237,9 @@ BEGIN
         state := reconciler.lock_queue(settings.name);
         now := clock_timestamp();
         room := least(room, reconciler.find_room(settings, state, now));
-    ELSE
-        now := clock_timestamp();
     END IF;
+    -- After the count: no start is noted as earlier than the ends that made room for it.
+    now := clock_timestamp();
 
     IF claim_jobs.status = 'failed' THEN
         FOR job IN SELECT * FROM reconciler.jobs_finished j
@@ -235,12 +250,20 @@ BEGIN
                 SELECT FROM reconciler.jobs_open o
                  WHERE o.queue = job.queue AND (o.unique_key = job.unique_key
                        OR o.ordering_key = job.ordering_key AND o.status = 'running'));
-            UPDATE reconciler.jobs j
-               SET status = 'running', token = j.token + 1, attempts = j.attempts + 1, started_at = now,
-                   lease_until = now + settings.lease, worker = claim_jobs.worker, completed_at = NULL,
-                   cancelled_by = NULL, losses = 0, run_id = NULL
-             WHERE j.id = job.id AND j.status = 'failed'
-            RETURNING j.* INTO job;
+            job.status := 'running';
+            job.token := job.token + 1;
+            job.attempts := job.attempts + 1;
+            job.started_at := now;
+            job.lease_until := now + settings.lease;
+            job.worker := claim_jobs.worker;
+            job.completed_at := NULL;
+            job.cancelled_by := NULL;
+            job.losses := 0;
+            job.run_id := NULL;
+            job.ordering_key := CASE WHEN settings.mode = 'blocking' THEN '' ELSE job.ordering_key END;
+            -- By hand: who waits for a row that an UPDATE moves to the other table gets an error.
+            DELETE FROM reconciler.jobs_finished j WHERE j.id = job.id;
+            INSERT INTO reconciler.jobs_open SELECT job.*;
             begun := begun + 1;
             RETURN NEXT ROW(
                 job.id, job.token, job.handler, job.payload, job.attempts,
@@ -253,6 +276,7 @@ BEGIN
         room := 0;
     ELSIF has_order AND room > 0 THEN
         heads := reconciler.find_heads(settings, state.last_key, room, now);
+        now := clock_timestamp();
         IF heads.key <> state.last_key THEN
             UPDATE reconciler.queue_states s SET last_key = heads.key WHERE s.queue = settings.name;
         END IF;
@@ -274,7 +298,7 @@ BEGIN
     END IF;
 
     -- Priority by priority, from the highest: within each the index has the order.
-    WHILE room > 0 LOOP
+    WHILE room > 0 AND settings.mode <> 'blocking' LOOP
         SELECT coalesce(pg_catalog.max(p.priority), -2147483649) INTO known
           FROM unnest(claim_jobs.priorities) AS p (priority) WHERE p.priority < bound;
         SELECT j.priority INTO unknown FROM reconciler.jobs_open j
@@ -311,25 +335,32 @@ BEGIN
 END
 $$;
 
+-- Below, jobs are found by the primary key alone and put together with what is said of them by a hash: with a loop in
+-- place of it the planner goes through all running jobs for each one that is named. <> 'pending' keeps it from the
+-- index of running jobs, which is full of dead entries while somebody holds an old snapshot. Each call gets a plan of
+-- its own: one that was made when the table was empty goes through all of it.
+
 -- End jobs that are done. Returns those that were the worker's still; the others are stale. notes: what is to be said
 -- of a result that could not be kept.
 CREATE FUNCTION reconciler.complete_jobs(
     ids bigint[], tokens bigint[], results jsonb[] DEFAULT NULL, notes text[] DEFAULT NULL
 ) RETURNS SETOF bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = off SET enable_mergejoin = off SET enable_hashjoin = on
+SET plan_cache_mode = force_custom_plan SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
     now timestamptz := clock_timestamp();
-    declared bigint[];
+    declared bigint[] := '{}';
+    one record;
     finished reconciler.jobs;
 BEGIN
-    RETURN QUERY
+    FOR one IN
     WITH done AS (
         DELETE FROM reconciler.jobs_open j
          USING unnest(ids, tokens, results, notes) AS g (id, token, result, note)
-         WHERE j.id = g.id AND j.token = g.token AND j.status = 'running'
+         WHERE j.id = ANY (ids) AND j.id = g.id AND j.token = g.token AND j.status <> 'pending'
         RETURNING j.*, g.result AS given, g.note AS note
     )
     INSERT INTO reconciler.jobs_finished AS f
@@ -340,12 +371,20 @@ BEGIN
            d.once, d.active, 'completed', d.queue, d.handler, d.payload, d.type, d.job_name, d.run_id, d.unique_key,
            d.ordering_key, d.timeout, d.worker, d.cancelled_by, d.given, coalesce(d.note, d.last_error)
       FROM done d
-    RETURNING f.id;
-    -- Few jobs are declared ones, somebody waits for those.
+    RETURNING f.id, f.run_id IS NOT NULL OR f.job_name IS NOT NULL AS is_declared
+    LOOP
+        RETURN NEXT one.id;
+        IF one.is_declared THEN
+            declared := declared || one.id;
+        END IF;
+    END LOOP;
+    -- Few jobs are declared ones; somebody waits for those.
+    IF declared = '{}' THEN
+        RETURN;
+    END IF;
     FOR finished IN
-        SELECT f.* FROM unnest(ids, tokens) AS g (id, token)
-          JOIN reconciler.jobs_finished f ON f.id = g.id AND f.token = g.token
-         WHERE f.status = 'completed' AND f.completed_at = now AND (f.run_id IS NOT NULL OR f.job_name IS NOT NULL)
+        SELECT f.* FROM reconciler.jobs_finished f
+         WHERE f.id = ANY (declared)
          -- In one order for everybody: each end locks the state of its job.
          ORDER BY f.job_name, f.id
     LOOP
@@ -437,7 +476,8 @@ $$;
 -- Give back what was claimed and not begun; it counts no try and keeps its place.
 CREATE FUNCTION reconciler.return_jobs(ids bigint[], tokens bigint[]) RETURNS SETOF bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = off SET enable_mergejoin = off SET enable_hashjoin = on
+SET plan_cache_mode = force_custom_plan SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -446,7 +486,7 @@ BEGIN
        SET status = 'pending', lease_until = NULL, attempts = greatest(j.attempts - 1, 0),
            started_at = CASE WHEN j.attempts > 1 OR j.losses > 0 THEN j.started_at END
       FROM unnest(ids, tokens) AS g (id, token)
-     WHERE j.id = g.id AND j.token = g.token AND j.status = 'running'
+     WHERE j.id = ANY (ids) AND j.id = g.id AND j.token = g.token AND j.status <> 'pending'
     RETURNING j.id;
     -- Others may be asleep.
     PERFORM pg_notify('reconciler_jobs', q.queue)
@@ -474,7 +514,8 @@ $$;
 CREATE FUNCTION reconciler.renew_leases(worker text, ids bigint[], tokens bigint[])
 RETURNS TABLE (id bigint, cancelled_by text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = off SET enable_mergejoin = off SET enable_hashjoin = on
+SET plan_cache_mode = force_custom_plan SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -483,7 +524,7 @@ BEGIN
        SET lease_until = clock_timestamp() + coalesce(
            (SELECT q.lease FROM reconciler.queues q WHERE q.name = j.queue), interval '30 seconds')
       FROM unnest(ids, tokens) AS g (id, token)
-     WHERE j.id = g.id AND j.token = g.token AND j.status = 'running'
+     WHERE j.id = ANY (ids) AND j.id = g.id AND j.token = g.token AND j.status <> 'pending'
     RETURNING j.id, j.cancelled_by;
 END
 $$;
