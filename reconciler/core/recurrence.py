@@ -151,12 +151,14 @@ def _read_days(given: str | int | Sequence[str | int] | None) -> list[int]:
     for item in [given] if isinstance(given, str | int) else given or ():
         words += item.split(",") if isinstance(item, str) else [item]
     days: set[int] = set()
+    if given is not None and not words:
+        raise ValueError("day_of_week has no day")
     for word in words:
-        if isinstance(word, int):
-            first = last = _read_day(word)
+        if isinstance(word, str):
+            start, dash, end = word.partition("-")
+            first, last = _read_day(start), _read_day(end if dash else start)
         else:
-            start, _, end = word.partition("-")
-            first, last = _read_day(start), _read_day(end or start)
+            first = last = _read_day(word)
         days.update(day % 7 for day in range(first, last + 1 + (7 if last < first else 0)))
     return sorted(days)
 

@@ -11,6 +11,7 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from reconciler.core.names import is_name
 from reconciler.core.recurrence import Times, make_trigger
 from reconciler.core.scheduler_jobs import (
     STATUSES,
@@ -80,6 +81,8 @@ class Scheduler:
         self.config = config or SchedulerConfig()
         self.owner = owner
         self.queue = queue or ("scheduler" if owner == "app" else f"scheduler-{owner}")
+        if not is_name(self.queue):
+            raise InvalidInputError([f"{self.queue!r} is no name of a queue: give another one as queue"])
         self.handlers = Functions(
             [find_calling_package()] if modules is None else modules,
             keep_results=self.config.store_job_results,
@@ -321,6 +324,7 @@ class Scheduler:
             if not has_runtime(conn):
                 return []
             rows = jobs.get_jobs_by_status(conn, wanted, queue=self.queue, limit=limit)
+            rows = [row for row in rows if row.unique_key is not None or row.job_name is not None]
             if wanted != "pending":
                 return [show_row(row, self.config) for row in rows]
             # A run of a recurring job that waits for a worker is no job to come besides that.
