@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import select
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, errors
 from psycopg.pq import TransactionStatus
 
-from reconciler.database.connect import CONNECT_TIMEOUT, describe_dsn
-from reconciler.errors import ConnectError
+from reconciler.database.connect import CONNECT_TIMEOUT, describe_dsn, translate
+from reconciler.errors import ConnectError, MigrationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
+
+
+_AWAY: Final = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow)
+_TOO_OLD: Final = (errors.InvalidSchemaName, errors.UndefinedFunction, errors.UndefinedTable)
 
 
 @runtime_checkable
@@ -25,6 +29,38 @@ class Connections(Protocol):
     def connection(self) -> AbstractAsyncContextManager[AsyncConnection[Any]]:
         """Give a connection out for as long as a block takes, and commit at its end."""
         ...
+
+
+@asynccontextmanager
+async def borrow(connections: Connections) -> AsyncIterator[AsyncConnection[Any]]:
+    """Take a connection for as long as a block takes.
+
+    Args:
+        connections: Where from.
+
+    Yields:
+        The connection. Errors of psycopg, in the block as well, come out as ours.
+
+    Raises:
+        ConnectError: There is no connection to be had, or it was lost.
+        MigrationError: The schema reconciler is missing or too old.
+        DatabaseError: Anything else that the server refused.
+    """
+    conn: AsyncConnection[Any] | None = None
+    try:
+        async with connections.connection() as conn:
+            yield conn
+    except psycopg.Error as error:
+        if conn is None or conn.closed or not error.sqlstate or isinstance(error, _AWAY):
+            raise ConnectError(
+                f"no connection to the database: {error}", remedy="see that it runs"
+            ) from error
+        if isinstance(error, _TOO_OLD):
+            raise MigrationError(
+                f"the database lacks the schema reconciler, or has one of an earlier release: {error}",
+                remedy="run reconciler migrate",
+            ) from error
+        raise translate(error, f"{conn.info.dbname} on {conn.info.host}", lost=False) from error
 
 
 class SharedConnections:

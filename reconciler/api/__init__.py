@@ -1,0 +1,1 @@
+"""HTTP: the application that other programs mount, and that `reconciler serve` serves."""
