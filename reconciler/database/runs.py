@@ -39,7 +39,7 @@ class Run:
         error_message: Why it failed, or why it was skipped.
         error_sqlstate: The error's code.
         role: The role that ran it.
-        backend_pid: The server process that ran it, or put it on a queue; 0 for what no process of ours began.
+        backend_pid: The server process that ran it or queued its work; 0 for what none of ours began.
         note: While it goes on with a worker: where its queued job stands.
     """
 

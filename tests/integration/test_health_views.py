@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 
 from tests.declared import LATER, NEVER, Site, after, job, once, queue, worker
 from tests.faults import running
+from tests.queued import claim_one, complete
 from tests.runs import call
 
 if TYPE_CHECKING:
@@ -105,6 +106,20 @@ def test_a_run_that_goes_on_is_shown(site: Site) -> None:
         assert (row["last_status"], row["total_runs"], row["last_duration"]) == ("running", 0, None)
         assert row["last_run_time"] is not None
     assert health(site, "a")["last_status"] == "succeeded"
+
+
+def test_a_run_that_a_worker_has_is_shown(site: Site) -> None:
+    """Until its queued job is finished that is the run that goes on; history keeps the number."""
+    site.apply(job("a", handler="work.do"))
+    call(site)
+    row = health(site, "a")
+    [(queued,)] = site.rows("SELECT id FROM reconciler.jobs")
+    assert (row["last_status"], row["total_runs"], row["queued_job_id"]) == ("running", 0, queued)
+    conn = site.database.connect()
+    complete(conn, [claim_one(conn)])
+    row = health(site, "a")
+    assert (row["last_status"], row["total_runs"], row["queued_job_id"]) == ("succeeded", 1, None)
+    assert [run["queued_job_id"] for run in read(site, "run_history")] == [queued]
 
 
 def test_usual_durations_are_those_of_the_newest_good_runs(site: Site) -> None:

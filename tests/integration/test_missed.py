@@ -94,6 +94,15 @@ def test_a_late_start_within_its_grace_is_no_miss(site: Site) -> None:
     assert next_due(site) == NOON + DAY
 
 
+def test_a_handler_that_takes_long_hides_no_missed_run(site: Site) -> None:
+    """pg_cron goes on starting a job whose work is with a worker: such a run casts no shadow."""
+    site.apply(job("a", handler="work.do", schedule=AT_NOON))
+    expect(site, NOON)
+    ran(site, NOON - HOUR, took=2 * HOUR)
+    site.run("UPDATE reconciler.cron_execution_log SET handed_over = true")
+    assert look(site, NOON + 11 * MINUTE) == 1
+
+
 def test_each_minute_is_expected(site: Site) -> None:
     """A job of every minute misses a run each minute, after two minutes of grace."""
     site.apply(job("a", schedule=EVERY_MINUTE))

@@ -55,6 +55,20 @@ def add_detail(
     site.run(ADD_DETAIL, runid, pid, username, status, start, end)
 
 
+def add_jobs(site: Site, queues: list[str], ages: list[str]) -> None:
+    """Put queued jobs of every status and of each age on queues."""
+    site.run(
+        "INSERT INTO reconciler.jobs (handler, queue, status, created_at, completed_at)"
+        " SELECT 'h', queue, status, now() - age,"
+        "        CASE WHEN status NOT IN ('pending', 'running') THEN now() - age END"
+        "   FROM unnest(%s::text[]) AS queue,"
+        "        unnest(ARRAY['completed', 'cancelled', 'failed', 'pending', 'running']) AS status,"
+        "        unnest(%s::interval[]) AS age",
+        queues,
+        ages,
+    )
+
+
 def clear(site: Site, keep: str = "30 days", batch: int = 1000) -> int:
     """Clear our own history once, and return how many rows went."""
     return int(site.rows("SELECT reconciler.clear_history(%s::interval, %s)", keep, batch)[0][0])
@@ -98,14 +112,7 @@ def test_resolved_alerts_go_with_their_messages(site: Site) -> None:
 
 def test_finished_jobs_of_a_queue_go(site: Site) -> None:
     """Completed and cancelled jobs go after their queue's time; failed and waiting ones stay."""
-    site.run(
-        "INSERT INTO reconciler.jobs (handler, queue, status, created_at, completed_at)"
-        " SELECT 'h', queue, status, now() - age,"
-        "        CASE WHEN status NOT IN ('pending', 'running') THEN now() - age END"
-        "   FROM unnest(ARRAY['mail', 'default']) AS queue,"
-        "        unnest(ARRAY['completed', 'cancelled', 'failed', 'pending', 'running']) AS status,"
-        "        unnest(ARRAY['2 hours', '4 hours', '6 days', '8 days']::interval[]) AS age"
-    )
+    add_jobs(site, ["mail", "default"], ["2 hours", "4 hours", "6 days", "8 days"])
     assert clear(site) == 8
     left = site.rows(
         "SELECT queue, status, count(*) FROM reconciler.jobs GROUP BY queue, status ORDER BY queue, status"
@@ -122,6 +129,66 @@ def test_finished_jobs_of_a_queue_go(site: Site) -> None:
         ("mail", "pending", 4),
         ("mail", "running", 4),
     ]
+
+
+def test_queues_that_nobody_declared_are_cleared_too(site: Site) -> None:
+    """Jobs of any other queue are kept for as long as those of a queue with the usual settings."""
+    add_jobs(site, ["a", "blocking", "default", "z"], ["6 days", "8 days"])
+    assert clear(site) == 8
+    left: LiteralString = "SELECT queue, status FROM reconciler.jobs_finished WHERE status <> 'failed'"
+    assert sorted(site.rows(left)) == [
+        (name, status) for name in ("a", "blocking", "default", "z") for status in ("cancelled", "completed")
+    ]
+
+
+def test_dead_jobs_go_later(site: Site) -> None:
+    """Failed jobs stay for a time of their own: keep_failed of the queue, a month where nothing is said."""
+    site.apply(job("a"), queue("mail", retention="3h", keep_failed="2d"))
+    add_jobs(site, ["mail", "default"], ["1 hour", "29 days", "31 days"])
+    clear(site)
+    assert site.rows(
+        "SELECT queue, date_trunc('day', now() - completed_at)::text FROM reconciler.jobs_finished"
+        " WHERE status = 'failed' ORDER BY queue, completed_at"
+    ) == [("default", "29 days"), ("default", "00:00:00"), ("mail", "00:00:00")]
+
+
+def test_a_batch_is_the_most_of_queued_jobs_that_goes_at_once(site: Site) -> None:
+    """However many queues there are, one call deletes no more than a batch, the oldest of a queue first."""
+    add_jobs(site, ["a", "b", "c"], ["40 days", "41 days", "42 days"])
+    finished: LiteralString = "SELECT count(*)::int FROM reconciler.jobs_finished"
+    for left in (20, 13, 6, 0):
+        clear(site, batch=7)
+        assert site.rows(finished) == [(left,)]
+
+
+def test_the_way_to_old_jobs_is_short(site: Site) -> None:
+    """To find what is old no job is read that stays: neither younger ones nor dead ones that wait longer."""
+    site.run(
+        "INSERT INTO reconciler.jobs_finished (id, handler, queue, status, completed_at)"
+        " SELECT n, 'h', 'q' || n % 3, CASE WHEN n % 10 = 0 THEN 'completed' ELSE 'failed' END,"
+        "        now() - CASE WHEN n % 10 = 0 THEN interval '1 day' ELSE interval '20 days' END"
+        "   FROM generate_series(1, 30000) AS n;"
+        "ANALYZE reconciler.jobs_finished"
+    )
+    conn = site.database.connect()
+    for _ in range(6):  # from the sixth call on the server may use a plan for any value
+        conn.execute("SELECT reconciler.find_old_jobs(100)")
+    conn.execute("SELECT pg_stat_reset(); SELECT pg_stat_force_next_flush()")
+    assert conn.execute("SELECT cardinality(reconciler.find_old_jobs(100))").fetchone() == (0,)
+    conn.execute("SELECT pg_stat_force_next_flush()")
+    read = conn.execute(
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'jobs_finished'"
+    ).fetchone()
+    assert read is not None
+    assert read[0] < 50
+
+
+def test_runs_that_wait_do_not_hold_up_the_rest(site: Site) -> None:
+    """Old runs that still wait for a worker stay, and those after them go, however many wait."""
+    add_runs(site, ("40 days", "running"), times=50)
+    add_runs(site, ("35 days", "succeeded"), times=5)
+    assert clear(site, batch=10) == 5
+    assert site.rows("SELECT DISTINCT status FROM reconciler.cron_execution_log") == [("running",)]
 
 
 def test_less_than_an_hour_is_an_hour(site: Site) -> None:

@@ -19,7 +19,8 @@ from reconciler.database.runs import (
     read_direct_run,
     read_run,
 )
-from tests.declared import Site, job, queue, worker
+from tests.declared import Site, job, once, queue, worker
+from tests.queued import claim_one, complete, fail
 from tests.runs import call, fire, hold, make_due, runner, running
 
 if TYPE_CHECKING:
@@ -99,6 +100,43 @@ def test_runs_are_chosen_by_name_status_and_age(site: Site) -> None:
     assert names(site, since=timedelta(hours=1)) == ["b", "a"]
     assert names(site, since=timedelta(hours=4)) == ["b", "a", "b", "a"]
     assert names(site, name="a", statuses=["succeeded"], since=timedelta(hours=1)) == ["a"]
+
+
+def test_a_run_that_was_handed_over_says_where_its_work_stands(site: Site) -> None:
+    """Waiting, done by a worker, waiting for another try, or gone: for as long as the run goes on."""
+    site.apply(job("a", handler="work.do", queue="mail"))
+    assert fire(site) is None
+    conn = site.database.connect()
+    queued = runs(site)[0].note
+    assert queued is not None
+    name = queued.removesuffix(" waits on mail")
+    claimed = claim_one(conn, "mail", worker="pluto-17")
+    assert runs(site, name="a")[0].note == f"{name} is done by pluto-17"
+    fail(conn, claimed)
+    with connect(site.dsn) as reader:
+        found = read_run(reader, runs(site)[0].id)
+    assert found is not None
+    assert (found.note, found.queued_job_id) == (f"{name} waits on mail for another try", claimed.id)
+    site.run("UPDATE reconciler.jobs SET run_at = now()")
+    complete(conn, [claim_one(conn, "mail")])
+    assert runs(site)[0].note is None
+    assert fire(site) is None
+    site.run("DELETE FROM reconciler.jobs")
+    assert str(runs(site)[0].note).endswith(" is gone")
+
+
+def test_work_that_took_long_hides_no_other_run(site: Site) -> None:
+    """A run that is written when it is over began before others that are older in the log."""
+    site.apply(job("a"), once("o"))
+    site.run("UPDATE reconciler.jobs SET run_at = now()")
+    conn = site.database.connect()
+    claimed = claim_one(conn)
+    call(site, "a")
+    site.run("UPDATE reconciler.jobs SET started_at = now() - interval '5 hours'")
+    complete(conn, [claimed])
+    assert names(site) == ["a", "o"]
+    assert names(site, since=timedelta(hours=1)) == ["a"]
+    assert names(site, since=timedelta(hours=6)) == ["a", "o"]
 
 
 def test_runs_of_direct_jobs_are_those_of_pg_cron(site: Site) -> None:

@@ -14,6 +14,7 @@ from reconciler.database.runs import has_runtime, require_runtime
 from reconciler.database.status import JobStatus, Summary, read_status, read_summary
 from reconciler.errors import MigrationError
 from tests.declared import LATER, NEVER, Site, after, channel, job, once, queue, worker
+from tests.queued import claim_one, complete
 from tests.runs import call, fire, hold, running
 
 if TYPE_CHECKING:
@@ -147,6 +148,35 @@ def test_a_run_that_goes_on_is_shown_since_when(site: Site) -> None:
         assert found.running_since == found.last_run_at
         assert found.recent_seconds == [None]
     assert status(site)["a"].state == "paused"
+
+
+def test_a_run_that_waits_for_a_worker_is_queued(site: Site) -> None:
+    """What was handed over is queued until a worker begins with it, then it is running."""
+    site.apply(job("a", handler="work.do"))
+    assert fire(site) is None
+    found = status(site)["a"]
+    assert (found.state, found.last_status) == ("queued", "running")
+    assert found.running_since == found.last_run_at
+    conn = site.database.connect()
+    claimed = claim_one(conn)
+    assert status(site)["a"].state == "running"
+    complete(conn, [claimed])
+    assert (status(site)["a"].state, status(site)["a"].running_since) == ("ok", None)
+
+
+def test_a_one_time_job_that_a_worker_does_is_running(site: Site) -> None:
+    """It has no run yet, and is shown from when its handler began."""
+    site.apply(once("o"))
+    assert status(site)["o"].state == "ok"
+    site.run("UPDATE reconciler.jobs SET run_at = now()")
+    conn = site.database.connect()
+    claimed = claim_one(conn)
+    found = status(site)["o"]
+    assert (found.state, found.next_run_at) == ("running", None)
+    assert site.rows("SELECT started_at FROM reconciler.jobs") == [(found.running_since,)]
+    complete(conn, [claimed])
+    found = status(site)["o"]
+    assert (found.state, found.last_status) == ("ok", "succeeded")
 
 
 def test_a_pause_is_shown_until_it_is_over(site: Site) -> None:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.declared import Site, job, once
-from tests.runs import Beside, attempt, hold, log, running, starts, statuses, tick, wait_for_pg_cron
+from tests.runs import Beside, attempt, fire, hold, log, running, starts, statuses, tick, wait_for_pg_cron
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -46,9 +46,35 @@ def test_every_step_is_done(site: Site) -> None:
     assert starts(site) == [("b", "schedule", 1)]
 
 
+def test_it_looks_after_queued_jobs(site: Site) -> None:
+    """It takes jobs from workers that are gone, ends runs whose job is gone, and forgets silent workers."""
+    site.apply(job("a", handler="work.do"), job("b", handler="work.do"))
+    fire(site, "a")
+    fire(site, "b")
+    site.run(
+        "DELETE FROM reconciler.jobs WHERE job_name = 'a';"
+        "UPDATE reconciler.jobs SET status = 'running', attempts = 1, worker = 'w', lease_until = now();"
+        "SELECT reconciler.report_worker('day', 'h', 1, '{default}', 1);"
+        "SELECT reconciler.report_worker('minute', 'h', 1, '{default}', 1);"
+        "UPDATE reconciler.pull_workers SET seen_at = now() - interval '25 hours' WHERE id = 'day'"
+    )
+    tick(site)
+    assert site.rows("SELECT job_name, status, losses FROM reconciler.jobs") == [("b", "pending", 1)]
+    assert (statuses(site, "a"), statuses(site, "b")) == (["lost"], ["running"])
+    assert site.rows("SELECT id FROM reconciler.pull_workers") == [("minute",)]
+
+
 def test_an_idle_tick_writes_nothing(site: Site) -> None:
     """Where nothing is to be done no row is touched and no transaction number is used up."""
-    site.apply(job("a"), once("b", sql="SELECT 1"), job("c", alert={"slow": "3x"}, timeout="1s", after=["a"]))
+    site.apply(
+        job("a"),
+        once("b", sql="SELECT 1"),
+        job("c", alert={"slow": "3x"}, timeout="1s", after=["a"]),
+        job("d", handler="work.do", timeout="1ms"),
+        once("e"),
+    )
+    fire(site, "d")
+    site.run("SELECT reconciler.report_worker('w', 'h', 1, '{default}', 1)")
     before = site.everything()
     conn = site.database.connect()
     used = []
