@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 from reconciler.core.canonical import render_canonical
 from reconciler.core.config import Policy, Target
+from reconciler.core.durations import parse_duration
 from reconciler.core.specs import (
     Body,
     ChannelSpec,
@@ -96,7 +97,9 @@ def worker(name: str, **fields: Any) -> WorkerSpec:
         document=render_canonical(declared),
         schedule=declared["schedule"],
         queue=declared.get("queue", "default"),
+        timeout=parse_duration(declared.get("timeout", "30s")),
         secret=declared.get("token", {"secret": ""})["secret"],
+        role=declared.get("role", ""),
         active=declared.get("active", True),
         protect=declared.get("protect", False),
         renamed_from=declared.get("renamed_from", ""),

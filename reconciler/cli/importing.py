@@ -1,9 +1,10 @@
-"""The command `import`: entries that nobody declared become a spec file."""
+"""The command `import`: entries that nobody declared, and workers made in SQL, become a spec file."""
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,16 @@ from reconciler.cli.session import Session, open_session, target_options
 from reconciler.errors import InvalidInputError, ReconcilerError, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from reconciler.core.importing import Imported
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z_-]*")
 _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
+_TOKENS = """\
+# The token of each worker is on the target, under the name that stands here. reconciler.yaml has to name it,
+# below secrets; a variable that is not set leaves the token on the target as it is:
+"""
 _HEAD = """\
 # yaml-language-server: $schema={schema}
 # Imported from {where}; mode direct keeps each command as it was.
@@ -35,7 +40,7 @@ _HEAD = """\
     help="The file to write; - prints it [imported.yaml in the first folder of jobs].",
 )
 def import_(config_path: Path | None, target_name: str | None, dsn: str | None, output: Path | None) -> int:
-    """Write entries of cron.job that nobody declared as a spec file.
+    """Write entries of cron.job that nobody declared, and workers made in SQL, as a spec file.
 
     The plan after it has nothing to change: the entries stay as they are, and the next apply marks them as
     ours. The target is only read; a file that exists is never overwritten.
@@ -52,30 +57,31 @@ def import_(config_path: Path | None, target_name: str | None, dsn: str | None, 
         click.echo(
             f"Left: {left.entry.name or '(no name)'} (jobid {left.entry.jobid}): {left.reason}", err=True
         )
-    if not imported.jobs:
+    if not imported.jobs and not imported.workers:
         click.echo("Nothing to import.", err=True)
         return exits.DONE
     where = f"{observed.facts.database}, role {observed.facts.role}"
+    text = render_imported(imported, where=where, schema="../schemas/jobs.schema.json")
     if output == Path("-"):
-        click.echo(render_jobs(imported.jobs, where=where, schema="../schemas/jobs.schema.json"), nl=False)
+        click.echo(text, nl=False)
         return exits.DONE
     path = output or _choose_path(session)
-    text = render_jobs(imported.jobs, where=where, schema="../schemas/jobs.schema.json")
     _write_new(path, text)
+    unknown = [name for name in imported.secrets if name not in session.config.secrets]
     try:
-        session.load_specs()
+        _check(session, unknown)
     except InvalidInputError:
         path.unlink()
         raise
-    _report(imported, path)
+    _report(imported, path, session, unknown)
     return exits.DONE
 
 
-def render_jobs(jobs: Mapping[str, Mapping[str, Any]], *, where: str, schema: str) -> str:
+def render_imported(imported: Imported, *, where: str, schema: str) -> str:
     """Render declarations as a spec file.
 
     Args:
-        jobs: Declarations by name.
+        imported: The declarations.
         where: What they were imported from.
         schema: The path or URL of the JSON Schema, for editors.
 
@@ -94,9 +100,35 @@ def render_jobs(jobs: Mapping[str, Mapping[str, Any]], *, where: str, schema: st
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     Dumper.add_representer(str, represent_text)
-    declared = {"jobs": {name: dict(job) for name, job in jobs.items()}}
-    body = yaml.dump(declared, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100_000)
-    return _HEAD.format(schema=schema, where=where) + "\n" + body
+
+    def render(section: str, declared: Mapping[str, Mapping[str, Any]]) -> str:
+        value = {section: {name: dict(one) for name, one in declared.items()}}
+        return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100_000)
+
+    parts = [_HEAD.format(schema=schema, where=where)]
+    if imported.jobs:
+        parts.append(render("jobs", imported.jobs))
+    if imported.workers:
+        lines = (f"#   {line}\n" for line in _suggest_secrets(imported.secrets))
+        comment = _TOKENS + "".join(lines) if imported.secrets else ""
+        parts.append(comment + render("workers", imported.workers))
+    return "\n".join(parts)
+
+
+def _suggest_secrets(names: Iterable[str]) -> Iterator[str]:
+    """Say where tokens could be kept; a variable that is not set leaves the target's own as it is."""
+    for name in names:
+        variable = re.sub(r"[^A-Z0-9]", "_", name.removeprefix("worker.").upper())
+        yield f"{name}: {{env: {'WORKER_' if variable[0].isdigit() else ''}{variable}_TOKEN}}"
+
+
+def _check(session: Session, unknown: Iterable[str]) -> None:
+    """Read the files as an apply would, once the new secrets are in reconciler.yaml."""
+    from reconciler.core.config import Secret
+
+    known = {name: Secret(name=name, store="env", key="") for name in unknown}
+    config = replace(session.config, secrets={**session.config.secrets, **known})
+    replace(session, config=config).load_specs()
 
 
 def _choose_path(session: Session) -> Path:
@@ -120,7 +152,12 @@ def _write_new(path: Path, text: str) -> None:
         ) from None
 
 
-def _report(imported: Imported, path: Path) -> None:
-    count = len(imported.jobs)
-    click.echo(f"Imported {count} {'entry' if count == 1 else 'entries'} into {path}.")
+def _report(imported: Imported, path: Path, session: Session, unknown: list[str]) -> None:
+    count, workers = len(imported.jobs), len(imported.workers)
+    parts = [f"{count} {'entry' if count == 1 else 'entries'}"] if count else []
+    parts += [f"{workers} {'worker' if workers == 1 else 'workers'}"] if workers else []
+    click.echo(f"Imported {' and '.join(parts)} into {path}.")
+    if unknown:
+        click.echo(f"First add to secrets in {session.config.path}; the tokens are on the target already:")
+        click.echo("".join(f"  {line}\n" for line in _suggest_secrets(unknown)), nl=False)
     click.echo("Run reconciler plan: it has nothing to change; the next apply marks them as yours.")

@@ -72,8 +72,9 @@ def rehearse(session: Session, name: str, *, from_target: bool) -> int:
 
 def _find_declared(session: Session, name: str) -> _Candidate:
     from reconciler.core.names import find_nearest
+    from reconciler.core.specs import JobSpec, WorkerSpec
 
-    jobs = {spec.name: spec for spec in session.load_specs() if spec.kind == "job"}
+    jobs = {spec.name: spec for spec in session.load_specs() if isinstance(spec, JobSpec | WorkerSpec)}
     spec = jobs.get(name)
     if spec is None:
         nearest = find_nearest(name, jobs)
@@ -83,7 +84,7 @@ def _find_declared(session: Session, name: str) -> _Candidate:
         )
     return _Candidate(
         name=name,
-        declared=json.loads(spec.document),
+        declared=_read_declared(spec.kind, json.loads(spec.document)),
         role=spec.role or session.target.role,
         where=f"{spec.place.path}:{spec.place.line}",
     )
@@ -97,9 +98,17 @@ def _find_applied(conn: psycopg.Connection, name: str) -> _Candidate:
     observe_facts(conn)
     require_runtime(conn)
     (job,) = find_jobs(conn, [name])
-    if job.kind != "job":
-        raise ConfigError(f"{name} is a {job.kind}, which has no body", remedy="only jobs can be run")
-    return _Candidate(name=name, declared=job.read(), role=job.role, where="as last applied")
+    declared = _read_declared(job.kind, job.read())
+    return _Candidate(name=name, declared=declared, role=job.role, where="as last applied")
+
+
+def _read_declared(kind: str, declared: dict[str, Any]) -> dict[str, Any]:
+    """Give a worker the request that it sends, in the form that a job declares."""
+    if kind != "worker":
+        return declared
+    from reconciler.core.run_calls import make_run_url
+
+    return {"http": {**declared, "url": make_run_url(declared)}}
 
 
 def _execute(conn: psycopg.Connection, candidate: _Candidate) -> int:

@@ -1,17 +1,19 @@
-"""Turn entries that nobody declared into declarations of just what they are, or say why they were left."""
+"""Turn entries and workers that no file declares into declarations of just what they are, or say why not."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from reconciler.core.names import OWN_PREFIX, is_name
+from reconciler.core.matching import match_entries
+from reconciler.core.names import OWN_PREFIX, SQL_OWNER, is_name
 from reconciler.core.schedules import find_problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from reconciler.core.state import Entry, ObservedState
+    from reconciler.core.state import Definition, Entry, ObservedState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,17 +36,26 @@ class Imported:
     Attributes:
         jobs: Declarations by name, sorted, as they stand below `jobs:` in a spec file.
         left: What was not imported, by jobid.
+        workers: Declarations by name, sorted, as they stand below `workers:`.
     """
 
     jobs: Mapping[str, Mapping[str, Any]]
     left: tuple[Left, ...]
+    workers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Names of the secrets that the workers' tokens are, sorted."""
+        return tuple(
+            sorted(worker["token"]["secret"] for worker in self.workers.values() if "token" in worker)
+        )
 
 
 def import_entries(observed: ObservedState, *, role: str = "") -> Imported:
-    """Make declarations of the entries that have no definition.
+    """Make declarations of the entries that have no definition, and of the workers that were made in SQL.
 
-    They are declared in `mode: direct`, so that the command stays as it is: under our lock and log it would
-    be another one.
+    Entries are declared in `mode: direct`, so that the command stays as it is: under our lock and log it
+    would be another one.
 
     Args:
         observed: What the target holds.
@@ -55,8 +66,9 @@ def import_entries(observed: ObservedState, *, role: str = "") -> Imported:
     """
     role = role or observed.facts.role
     owned = {definition.entry.jobid for definition in observed.definitions.values() if definition.entry}
+    workers, left = _import_workers(observed, role)
+    owned |= {entry.jobid for entry in _find_worker_entries(observed).values()}
     jobs: dict[str, dict[str, Any]] = {}
-    left: list[Left] = []
     for jobid in sorted(observed.entries.keys() - owned):
         entry = observed.entries[jobid]
         reason = _find_reason(entry, observed, jobs)
@@ -71,7 +83,49 @@ def import_entries(observed: ObservedState, *, role: str = "") -> Imported:
         if not entry.active:
             job["active"] = False
         jobs[entry.name] = job
-    return Imported(jobs=dict(sorted(jobs.items())), left=tuple(left))
+    left.sort(key=lambda one: one.entry.jobid or 0)
+    return Imported(jobs=dict(sorted(jobs.items())), left=tuple(left), workers=workers)
+
+
+def _import_workers(observed: ObservedState, role: str) -> tuple[dict[str, dict[str, Any]], list[Left]]:
+    """Declare the workers that were made in SQL; tokens stay where they are, under the names given here."""
+    entries = _find_worker_entries(observed)
+    workers: dict[str, dict[str, Any]] = {}
+    left: list[Left] = []
+    for name, definition in sorted(observed.definitions.items()):
+        applied = definition.entry
+        if definition.owner != SQL_OWNER or applied is None:
+            continue
+        entry = entries.get(name)
+        problem = None if entry is None else find_problem(entry.schedule, observed.facts.dialect)
+        if entry is None:
+            reason = f"it was unscheduled; SELECT reconciler.drop_queue_worker('{name}') forgets it"
+            left.append(Left(entry=applied, reason=reason))
+        elif problem is not None:
+            left.append(Left(entry=entry, reason=f"its schedule {entry.schedule!r}: {problem.reason}"))
+        else:
+            workers[name] = _declare_worker(definition, entry, role)
+    return workers, left
+
+
+def _find_worker_entries(observed: ObservedState) -> dict[str, Entry]:
+    entries = match_entries(observed)
+    return {
+        name: entries[name]
+        for name, definition in observed.definitions.items()
+        if definition.owner == SQL_OWNER and name in entries
+    }
+
+
+def _declare_worker(definition: Definition, entry: Entry, role: str) -> dict[str, Any]:
+    stored = json.loads(definition.document)
+    worker = {"schedule": entry.schedule, "url": stored["url"].replace("${", "$${")}
+    worker |= {key: value for key, value in stored.items() if key not in {"schedule", "url"}}
+    if entry.username != role:
+        worker["role"] = entry.username
+    if not entry.active:
+        worker["active"] = False
+    return worker
 
 
 def _escape(command: str) -> str:

@@ -111,7 +111,7 @@ def find_jobs(conn: psycopg.Connection, names: Sequence[str]) -> list[AppliedJob
 
 
 def find_managed_jobs(conn: psycopg.Connection, names: Sequence[str]) -> list[AppliedJob]:
-    """Find jobs that run under our lock and log, which alone can be asked for and paused.
+    """Find jobs and workers that run under our lock and log, which alone can be asked for and paused.
 
     Args:
         conn: To the target.
@@ -121,14 +121,10 @@ def find_managed_jobs(conn: psycopg.Connection, names: Sequence[str]) -> list[Ap
         In the order of the names, each once.
 
     Raises:
-        ConfigError: One or more are not there, are workers, or are handed to pg_cron as they are.
+        ConfigError: One or more are not there, or are handed to pg_cron as they are.
     """
     jobs = find_jobs(conn, names)
-    others = [
-        f"{job.name} is a worker" if job.kind == "worker" else f"{job.name} is handed to pg_cron as it is"
-        for job in jobs
-        if job.kind != "job" or job.mode == "direct"
-    ]
+    others = [f"{job.name} is handed to pg_cron as it is" for job in jobs if job.mode == "direct"]
     if others:
         raise ConfigError(
             "; ".join(others),

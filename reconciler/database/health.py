@@ -117,6 +117,8 @@ def find_runtime_troubles(conn: psycopg.Connection, facts: Facts) -> tuple[Findi
     with conn.cursor(row_factory=class_row(TroubledChannel)) as channels:
         for channel in channels.execute(queries["read_troubled_deliveries"]):
             findings += _judge_channel(channel)
+    if facts.rights.use_cron:
+        findings += _judge_workers(conn.execute(queries["read_sql_workers"]).fetchall())
     with conn.cursor(row_factory=class_row(UnsignalledRole)) as roles:
         findings += map(_describe_unsignalled, roles.execute(queries["read_unsignalled_roles"]))
     return tuple(sorted(findings, key=lambda finding: (finding.severity, finding.code, finding.message)))
@@ -207,6 +209,29 @@ def _judge_channel(channel: TroubledChannel) -> Iterator[Finding]:
             severity="warning",
             message=f"the channel {name}: {_count(channel.waiting, 'message')} due for over 5 minutes{why}",
             remedy=remedy,
+        )
+
+
+def _judge_workers(workers: list[tuple[str, bool, bool]]) -> Iterator[Finding]:
+    """Judge the workers that were made in SQL: name, whether its entry is there, whether a tick is."""
+    for name, has_entry, _ in workers:
+        if not has_entry:
+            yield Finding(
+                code="worker_unscheduled",
+                severity="warning",
+                message=f"the worker {name} was made in SQL, and its entry was unscheduled",
+                remedy=f"SELECT reconciler.drop_queue_worker('{name}') forgets it, and its token; "
+                "reconciler.create_queue_worker makes it anew",
+            )
+    left = [name for name, has_entry, has_tick in workers if has_entry and not has_tick]
+    if left:
+        yield Finding(
+            code="workers_unwatched",
+            severity="warning",
+            message=f"no entry calls reconciler.tick(): nobody notices when {', '.join(left[:3])}"
+            f"{' and more' if len(left) > 3 else ''} did not start or got lost",
+            remedy="declare a job or a worker and run reconciler apply, which makes that entry; or "
+            "SELECT cron.schedule('tick', '* * * * *', 'CALL reconciler.tick()')",
         )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs
 from zoneinfo import ZoneInfo, available_timezones
 
 from reconciler.core.canonical import render_canonical
 from reconciler.core.durations import parse_duration
 from reconciler.core.names import find_nearest
+from reconciler.core.run_calls import find_contradictions, read_query
 from reconciler.core.schedules import ANY_DIALECT, dialect_for, find_problem
 from reconciler.core.specs import (
     WORKER_PATIENCE,
@@ -48,7 +48,6 @@ _WITHOUT_ZONE = {
     "after": "which has no time of its own",
 }
 _NO_SECRET = {"secret": ""}
-_ASKED = ("queue", "status", "limit")
 
 _TRIGGERS = frozenset(TRIGGERS)
 _BODIES = frozenset(BODIES)
@@ -277,19 +276,15 @@ class SpecBuilder:
         self._check_schedule(declaration, value["schedule"])
         if "token" in value:
             self._check_secret(declaration, ("token",), value["token"])
-        asked = parse_qs(value["url"].partition("#")[0].partition("?")[2])
-        for key in _ASKED:
-            if key in asked and key in value and str(value[key]) != asked[key][-1]:
-                message = (
-                    f"{key} is {value[key]!r}, but its url says {asked[key][-1]!r}: leave one of them out"
-                )
-                self._complain(declaration, (key,), message)
+        for key, other in find_contradictions(value).items():
+            message = f"{key} is {value[key]!r}, but its url says {other!r}: leave one of them out"
+            self._complain(declaration, (key,), message)
         return WorkerSpec(
             name=declaration.name,
             place=declaration.place,
             document=self._render(declaration, document),
             schedule=value["schedule"],
-            queue=asked.get("queue", [value.get("queue", "default")])[-1],
+            queue=read_query(value["url"]).get("queue", value.get("queue", "default")),
             timeout=parse_duration(document["timeout"]) if "timeout" in document else WORKER_PATIENCE,
             secret=value.get("token", _NO_SECRET)["secret"],
             role=value.get("role", ""),

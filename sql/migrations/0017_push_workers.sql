@@ -219,7 +219,7 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value',
                   HINT = 'A name is 1 to 56 lower-case letters, digits, dots, underscores and hyphens, begins and ends'
                          ' with a letter or digit, and does not begin with reconciler-.';
-    ELSIF create_queue_worker.url !~* '^https?://[^[:space:]]+$' OR create_queue_worker.url IS NULL THEN
+    ELSIF create_queue_worker.url !~ '^https?://[^[:space:]]+$' OR create_queue_worker.url IS NULL THEN
         RAISE EXCEPTION 'the worker % has no address that can be called: %', create_queue_worker.name,
             quote_nullable(create_queue_worker.url)
             USING ERRCODE = 'invalid_parameter_value', HINT = 'It begins with http:// or https:// and holds no blanks.';

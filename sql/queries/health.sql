@@ -64,3 +64,15 @@ SELECT roles.name AS role, owner.rolname::text AS owner, coalesce(target.rolsupe
    AND (target.rolsuper
         OR NOT (pg_has_role(owner.oid, target.oid, 'USAGE') OR pg_has_role(owner.oid, 'pg_signal_backend', 'USAGE')))
  ORDER BY 1;
+
+-- name: read_sql_workers
+-- Workers that were made in SQL, with whether their entry is there and, as far as the role sees that, a tick.
+SELECT d.name,
+       EXISTS (SELECT FROM cron.job j
+                WHERE j.jobid = d.jobid OR j.jobname::text = d.name AND j.username = d.username)
+       OR (d.username <> current_user AND row_security_active('cron.job')) AS has_entry,
+       EXISTS (SELECT FROM cron.job j WHERE j.active AND j.command ~* '^\s*CALL\s+reconciler\.tick\s*\(')
+       OR row_security_active('cron.job') AS has_tick
+  FROM reconciler.definitions d
+ WHERE d.owner = 'sql'
+ ORDER BY d.name;

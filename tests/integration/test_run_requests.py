@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from reconciler.runtime.local import find_local_server
+from tests.canary import CANARY, read_everything, read_log
 from tests.declared import Site, channel, job
 from tests.faults import check_aftermath, check_recovery, running, statuses
 from tests.http_server import Answer, HttpServer, run_http_server
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.parametrize(
     "database", [LIBPQ_KINDS[1]], indirect=True, ids=lambda kind: str(kind.name)
 )
-CANARY = "canary-7f3a-is-not-to-be-seen"
 KEPT: LiteralString = "INSERT INTO reconciler.secrets (name, vault_name) VALUES ('token', 'kept')"
 LOG: LiteralString = """
 SELECT status, response_status, error_sqlstate, error_message FROM reconciler.cron_execution_log ORDER BY id
@@ -203,28 +202,6 @@ def put_secret(site: Site, place: str) -> None:
         "CREATE VIEW vault.decrypted_secrets AS SELECT 'kept'::text AS name,"
         f" vault.open('\\x{CANARY.encode().hex()[::-1]}'::bytea) AS decrypted_secret;" + KEPT
     )
-
-
-def read_everything(site: Site) -> str:
-    """Return all rows of all tables of the database, but the one that holds the secret."""
-    tables = site.rows(
-        "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'vault')"
-        "   AND c.oid <> 'reconciler.secrets'::regclass"
-    )
-    with site.database.server.connect() as conn:
-        return "\n".join(
-            str(conn.execute(f"SELECT t::text FROM {name} t".encode()).fetchall()) for (name,) in tables
-        )
-
-
-def read_log(site: Site) -> str:
-    """Return the server's log."""
-    if site.database.server.folder is None:
-        pytest.skip("only a private server's log can be read")
-    local = find_local_server(site.database.server.folder)
-    assert local is not None
-    return local.account.run("cat", str(local.log_file))
 
 
 @pytest.mark.parametrize("place", ["table", "vault"])

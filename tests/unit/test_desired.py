@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ _HTTP = HttpBody(url="https://shop.example/run")
 _HANDLER = HandlerBody(handler="mail.welcome", queue="default")
 _ONCE = Once(at=datetime(2026, 12, 1, tzinfo=UTC))
 _SENDING = make_facts(extensions=frozenset({"http"}))
+_WORKER = WorkerSpec(name="w", place=PLACE, document="{}", schedule="* * * * *", queue="default")
 _QUEUEING = make_facts(extensions=frozenset({"pg_net"}))
 
 
@@ -104,7 +106,7 @@ def test_the_targets_role_runs_what_names_none() -> None:
         (make_job("a", timezone="Europe/Oslo"), "timezone"),
         (make_job("a", body=_HTTP, trigger=_ONCE), "http"),
         (make_job("a", body=_HTTP, trigger=Succeeded()), "http"),
-        (make_other("worker", "a"), "worker"),
+        (make_other("worker", "a"), "http"),
         (ChannelSpec(name="a", place=PLACE, document="{}", deliver="database"), "http"),
     ],
 )
@@ -137,6 +139,32 @@ def test_requests_are_sent_where_an_extension_can(facts: Facts) -> None:
     desired = _make(make_job("a", body=_HTTP), channel, facts=facts, runtime=True)
     assert desired.resources["a"].entry == make_entry("a", username="")
     assert desired.notices == ()
+
+
+@pytest.mark.parametrize("facts", [_SENDING, _QUEUEING])
+def test_a_worker_is_one_constant_call_like_any_job(facts: Facts) -> None:
+    """Where requests can be sent, a worker has its entry, as its own role or the target's."""
+    named = replace(_WORKER, name="b", role="billing", active=False)
+    desired = _make(_WORKER, named, facts=facts, role="jobs", runtime=True)
+    assert desired.resources["w"].entry == make_entry("w", schedule="* * * * *", username="jobs")
+    assert desired.resources["b"].entry == make_entry(
+        "b", schedule="* * * * *", username="billing", active=False
+    )
+    assert desired.notices == ()
+
+
+def test_a_worker_that_waits_long_in_a_slot_of_pg_cron_is_said() -> None:
+    """Without pg_net a call of over a minute holds a slot and a snapshot; with it nothing is held."""
+    long = replace(_WORKER, timeout=timedelta(minutes=1, seconds=1))
+    just = replace(_WORKER, name="just", timeout=timedelta(minutes=1))
+    assert _notices(long, just, facts=_SENDING) == {"waiting": ("w",)}
+    assert _notices(long, just, facts=_QUEUEING, runtime=True) == {}
+
+
+def test_a_worker_that_is_answered_later_needs_the_runtime() -> None:
+    """The tick reads the answers that pg_net has; http answers at once."""
+    assert _notices(_WORKER, facts=_QUEUEING) == {"runtime": ("w",)}
+    assert _notices(_WORKER, facts=_SENDING) == {}
 
 
 @pytest.mark.parametrize("body", [SqlBody(text="SELECT 1"), _HANDLER])

@@ -21,8 +21,8 @@ from reconciler.core.runtime_jobs import (
     render_call,
 )
 from reconciler.core.schedules import find_problem
-from reconciler.core.specs import HandlerBody, SqlBody
-from tests.core_builders import make_definition, make_entry, make_facts, make_job, make_other
+from reconciler.core.specs import HandlerBody, SqlBody, WorkerSpec
+from tests.core_builders import PLACE, make_definition, make_entry, make_facts, make_job, make_other
 
 if TYPE_CHECKING:
     from reconciler.core.facts import Facts
@@ -68,9 +68,15 @@ def test_one_tick_and_one_runner_serve_managed_jobs() -> None:
     assert document.keys() == {"description", "mode", "schedule", "sql"}
 
 
-@pytest.mark.parametrize(
-    "spec", [make_other("worker", "w"), make_other("queue", "q"), make_job(mode="direct"), None]
-)
+def test_workers_are_managed_jobs() -> None:
+    """A worker alone has the tick and a runner of its role too."""
+    worker = WorkerSpec(
+        name="w", place=PLACE, document="{}", schedule="* * * * *", queue="default", role="billing"
+    )
+    assert set(_make(make_other("worker", "a"), worker)) == {TICK, RUNNER, f"{RUNNER}-billing"}
+
+
+@pytest.mark.parametrize("spec", [make_other("queue", "q"), make_job(mode="direct"), None])
 def test_without_a_managed_job_there_is_nothing_to_serve(spec: Spec | None) -> None:
     """No entry of ours is made for what pg_cron does alone."""
     target = Target(name="test", runtime=Runtime())

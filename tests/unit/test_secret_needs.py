@@ -18,28 +18,29 @@ SPECS = (
     job("open", http={"url": "https://a.test"}),
     job("sql"),
     queue("q"),
-    worker("w", token={"secret": "not-yet"}),
+    worker("w", token={"secret": "run"}),
+    worker("bare"),
     channel("ops"),
     _channel("pager", "page"),
 )
 
 
-def test_tokens_of_jobs_and_channels_of_the_database_are_needed() -> None:
+def test_tokens_of_jobs_and_workers_and_channels_of_the_database_are_needed() -> None:
     """What another process sends needs no secret in the database."""
-    assert list_needed_secrets(SPECS) == {"page": ("pager",), "shared": ("a", "b")}
+    assert list_needed_secrets(SPECS) == {"page": ("pager",), "run": ("w",), "shared": ("a", "b")}
 
 
 def test_what_is_neither_stored_nor_given_is_said() -> None:
     """Each missing secret is named with those that will fail without it."""
-    missing = find_missing_secrets(SPECS, stored={"page"}, given=())
+    missing = find_missing_secrets(SPECS, stored={"page", "run"}, given=())
     assert [(notice.code, notice.names) for notice in missing] == [("secret", ("a", "b"))]
     assert "the secret shared" in missing[0].message
-    assert find_missing_secrets(SPECS, stored=(), given=("page", "shared")) == ()
+    assert find_missing_secrets(SPECS, stored=(), given=("page", "run", "shared")) == ()
 
 
 def test_a_role_that_sees_no_secrets_is_told_so() -> None:
     """One notice names all that need secrets; none where nothing does."""
     (notice,) = find_missing_secrets(SPECS, stored=None, given=("page", "shared"))
-    assert notice.names == ("a", "b", "pager")
+    assert notice.names == ("a", "b", "pager", "w")
     assert "owner" in notice.message
     assert find_missing_secrets((job("sql"),), stored=None, given=()) == ()
