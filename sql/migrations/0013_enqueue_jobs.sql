@@ -13,33 +13,41 @@ $$;
 
 CREATE FUNCTION reconciler.check_job(
     handler text, payload jsonb, queue text, run_at timestamptz, unique_key text, ordering_key text,
-    max_attempts integer, timeout interval, type text
+    max_attempts integer, timeout interval, type text, place bigint DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql
 AS $$
+DECLARE
+    -- Of many jobs: which.
+    which text := coalesce(format('job %s: ', place), '');
 BEGIN
     IF coalesce(handler, '') = '' OR length(handler) > 200 THEN
-        PERFORM reconciler.refuse_job('a queued job needs a handler: its name, of 1 to 200 characters',
+        PERFORM reconciler.refuse_job(which || 'a queued job needs a handler: its name, of 1 to 200 characters',
             'It is the name under which a worker knows the function.');
     ELSIF coalesce(queue, '') = '' OR length(queue) > 200 THEN
-        PERFORM reconciler.refuse_job('the name of a queue has 1 to 200 characters', 'Leave it out for default.');
+        PERFORM reconciler.refuse_job(which || 'the name of a queue has 1 to 200 characters', 'Leave it out for default.');
     ELSIF pg_column_size(payload) > 4194304 THEN
         PERFORM reconciler.refuse_job(
-            format('the payload takes %s, more than the 4 MB that a queued job may hold',
+            which || format('the payload takes %s, more than the 4 MB that a queued job may hold',
                    pg_size_pretty(pg_column_size(payload)::bigint)),
             'Keep what is large in a table or in a file store, and put its id or address in the payload.');
-    ELSIF NOT isfinite(run_at) THEN
-        PERFORM reconciler.refuse_job('run_at has to be a moment, not ' || run_at, 'Leave it out for now.');
+    ELSIF run_at < timestamptz '0002-01-01 UTC' OR run_at >= timestamptz '9999-01-01 UTC' THEN
+        -- Programs know no others, and the list that has one of them could not be read.
+        PERFORM reconciler.refuse_job(
+            which || format('run_at has to be a moment before the year 9999, not %s', run_at), 'Leave it out for now.');
     ELSIF length(unique_key) > 500 OR length(ordering_key) > 500 THEN
-        PERFORM reconciler.refuse_job('a key has at most 500 characters', 'Use a hash of what is longer.');
+        PERFORM reconciler.refuse_job(which || 'a key has at most 500 characters', 'Use a hash of what is longer.');
     ELSIF unique_key = '' THEN
-        PERFORM reconciler.refuse_job('a unique_key must not be empty', 'Leave it out for none.');
+        PERFORM reconciler.refuse_job(which || 'a unique_key must not be empty', 'Leave it out for none.');
     ELSIF max_attempts < 1 THEN
-        PERFORM reconciler.refuse_job('max_attempts has to be 1 or more, not ' || max_attempts, 'Leave it out for the queue''s.');
-    ELSIF timeout <= interval '0' THEN
-        PERFORM reconciler.refuse_job('a timeout has to be longer than nothing, not ' || timeout, 'Leave it out for the queue''s.');
+        PERFORM reconciler.refuse_job(
+            which || format('max_attempts has to be 1 or more, not %s', max_attempts), 'Leave it out for the queue''s.');
+    ELSIF timeout <= interval '0' OR timeout > interval '10 years' THEN
+        PERFORM reconciler.refuse_job(
+            which || format('a timeout has to be longer than nothing and not longer than ten years, not %s', timeout),
+            'Leave it out for the queue''s.');
     ELSIF coalesce(type, '') = '' OR length(type) > 200 THEN
-        PERFORM reconciler.refuse_job('a type has 1 to 200 characters', 'Leave it out for custom.');
+        PERFORM reconciler.refuse_job(which || 'a type has 1 to 200 characters', 'Leave it out for custom.');
     END IF;
 END
 $$;
@@ -129,7 +137,7 @@ BEGIN
                OFFSET 0) AS j
     ), checked AS MATERIALIZED (
         SELECT g.*, reconciler.check_job(g.handler, g.payload, g.queue, g.run_at, g.unique_key, g.ordering_key,
-                                         g.max_attempts, g.timeout, g.type)
+                                         g.max_attempts, g.timeout, g.type, g.place)
           FROM given g
     ), put AS (
         INSERT INTO reconciler.jobs_open AS j
@@ -142,7 +150,8 @@ BEGIN
                        reconciler.find_order(d.queue, d.ordering_key) AS ordering_key
                   FROM (SELECT DISTINCT g.queue, g.ordering_key FROM given g) AS d) AS o
             ON o.queue = c.queue AND o.given_key IS NOT DISTINCT FROM c.ordering_key
-         ORDER BY c.place
+         -- Always in the same order, so that two calls with the same keys do not wait for each other.
+         ORDER BY c.queue, c.unique_key, c.place
             ON CONFLICT DO NOTHING
         RETURNING j.id, j.queue, j.run_at
     ), told AS (
@@ -157,15 +166,25 @@ BEGIN
         RETURN;
     END IF;
     -- What was not put has a key that an open job has: of this call, or of another.
-    RETURN QUERY
-    SELECT t.place::integer,
-           CASE WHEN t.id = ANY (created_ids) THEN t.id ELSE (
-               SELECT o.id FROM reconciler.jobs_open o
-                WHERE o.queue = coalesce(jobs -> (t.place::integer - 1) ->> 'queue', 'default')
-                  AND o.unique_key = jobs -> (t.place::integer - 1) ->> 'unique_key') END,
-           coalesce(t.id = ANY (created_ids), false)
-      FROM unnest(ids) WITH ORDINALITY AS t (id, place)
-     ORDER BY t.place;
+    FOR bad IN SELECT t.place::integer AS place, t.id, c.id IS NOT NULL AS created, jobs -> (t.place::integer - 1) AS job
+                 FROM unnest(ids) WITH ORDINALITY AS t (id, place)
+                 LEFT JOIN unnest(created_ids) AS c (id) ON c.id = t.id
+                ORDER BY t.place
+    LOOP
+        place := bad.place;
+        id := bad.id;
+        created := bad.created;
+        IF NOT created THEN
+            SELECT o.id INTO id FROM reconciler.jobs_open o
+             WHERE o.queue = coalesce(bad.job ->> 'queue', 'default') AND o.unique_key = bad.job ->> 'unique_key';
+            IF id IS NULL THEN
+                -- That one was finished in this very moment.
+                SELECT m.id, m.created INTO id, created
+                  FROM reconciler.enqueue_many(jsonb_build_array(bad.job)) AS m;
+            END IF;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
 END
 $$;
 
@@ -178,21 +197,45 @@ CREATE FUNCTION reconciler.note_job_end(job reconciler.jobs) RETURNS void
 LANGUAGE sql
 AS $$ SELECT $$;
 
--- Move one open job, whose row the caller has locked, to the finished ones.
+-- Move one open job, whose row the caller has locked, to the finished ones. It is deleted and put, as by an UPDATE that
+-- moves it, but who waits for the row meanwhile finds it gone and gets no error.
 CREATE FUNCTION reconciler.finish_job(job reconciler.jobs_open, status text, error text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    finished reconciler.jobs;
+    finished reconciler.jobs_open;
 BEGIN
-    UPDATE reconciler.jobs j
-       SET status = finish_job.status, completed_at = clock_timestamp(), lease_until = NULL,
-           last_error = coalesce(finish_job.error, j.last_error)
-     WHERE j.id = (job).id AND j.status IN ('pending', 'running')
-    RETURNING j.* INTO finished;
-    IF finished.run_id IS NOT NULL OR finished.job_name IS NOT NULL THEN
-        PERFORM reconciler.note_job_end(finished);
+    DELETE FROM reconciler.jobs_open j WHERE j.id = (job).id RETURNING j.* INTO finished;
+    IF NOT FOUND THEN
+        RETURN;
     END IF;
+    finished.status := finish_job.status;
+    finished.completed_at := clock_timestamp();
+    finished.lease_until := NULL;
+    finished.last_error := coalesce(finish_job.error, finished.last_error);
+    INSERT INTO reconciler.jobs_finished SELECT (finished).*;
+    IF finished.run_id IS NOT NULL OR finished.job_name IS NOT NULL THEN
+        PERFORM reconciler.note_job_end(finished::reconciler.jobs);
+    END IF;
+END
+$$;
+
+-- Move one finished job, whose row the caller has locked, back to the open ones, to begin anew.
+CREATE FUNCTION reconciler.reopen_job(job reconciler.jobs_finished, queue text, run_at timestamptz) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    DELETE FROM reconciler.jobs_finished j WHERE j.id = job.id;
+    job.ordering_key := reconciler.find_order(reopen_job.queue, job.ordering_key);
+    job.queue := reopen_job.queue;
+    job.run_at := reopen_job.run_at;
+    job.status := 'pending';
+    job.attempts := 0;
+    job.losses := 0;
+    job.completed_at := NULL;
+    job.cancelled_by := NULL;
+    job.run_id := NULL;
+    INSERT INTO reconciler.jobs_open SELECT (job).*;
 END
 $$;
 
@@ -214,7 +257,9 @@ BEGIN
     END IF;
     IF job.handler IS NULL THEN
         RAISE EXCEPTION 'a run of % is doing the queued job %', job.job_name, job.id
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Cancel that run: reconciler cancel ' || job.job_name;
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = format('Cancel that run: reconciler runs %s shows its number, reconciler cancel takes it.',
+                                job.job_name);
     END IF;
     UPDATE reconciler.jobs_open j SET cancelled_by = session_user WHERE j.id = job.id AND j.cancelled_by IS NULL;
     PERFORM pg_notify('reconciler_cancel', job.id::text);
@@ -231,6 +276,10 @@ DECLARE
     job reconciler.jobs_finished;
     taken bigint;
 BEGIN
+    IF retry_job.run_at < timestamptz '0002-01-01 UTC' OR retry_job.run_at >= timestamptz '9999-01-01 UTC' THEN
+        PERFORM reconciler.refuse_job(
+            format('run_at has to be a moment before the year 9999, not %s', retry_job.run_at), 'Leave it out for now.');
+    END IF;
     SELECT * INTO job FROM reconciler.jobs_finished j WHERE j.id = retry_job.id FOR UPDATE;
     IF NOT FOUND THEN
         RETURN (SELECT j.status FROM reconciler.jobs_open j WHERE j.id = retry_job.id);
@@ -242,10 +291,7 @@ BEGIN
         RAISE EXCEPTION 'job % cannot be tried again while job % has the same unique_key %', job.id, taken, job.unique_key
             USING ERRCODE = 'unique_violation', HINT = 'Wait until that one is finished, or cancel it.';
     END IF;
-    UPDATE reconciler.jobs j
-       SET status = 'pending', attempts = 0, losses = 0, run_at = coalesce(retry_job.run_at, clock_timestamp()),
-           completed_at = NULL, cancelled_by = NULL, run_id = NULL
-     WHERE j.id = job.id AND j.status = job.status;
+    PERFORM reconciler.reopen_job(job, job.queue, coalesce(retry_job.run_at, clock_timestamp()));
     IF retry_job.run_at IS NULL OR retry_job.run_at <= clock_timestamp() THEN
         PERFORM pg_notify('reconciler_jobs', job.queue);
     END IF;
@@ -278,11 +324,7 @@ BEGIN
         EXIT WHEN count >= max;
         CONTINUE WHEN EXISTS (SELECT FROM reconciler.jobs_open j
                                WHERE j.queue = place AND j.unique_key = job.unique_key);
-        UPDATE reconciler.jobs j
-           SET status = 'pending', attempts = 0, losses = 0,
-               run_at = began + coalesce(every, interval '0') * count, completed_at = NULL, run_id = NULL,
-               queue = place, ordering_key = reconciler.find_order(place, job.ordering_key)
-         WHERE j.id = job.id AND j.status = 'failed';
+        PERFORM reconciler.reopen_job(job, place, began + coalesce(every, interval '0') * count);
         count := count + 1;
     END LOOP;
     IF count > 0 THEN
@@ -305,6 +347,6 @@ COMMENT ON FUNCTION reconciler.allow_enqueue IS 'Let a role put, read, cancel an
 
 REVOKE EXECUTE ON FUNCTION
     reconciler.refuse_job, reconciler.check_job, reconciler.find_order, reconciler.enqueue, reconciler.enqueue_many,
-    reconciler.get_job, reconciler.note_job_end, reconciler.finish_job, reconciler.cancel_job, reconciler.retry_job,
+    reconciler.get_job, reconciler.note_job_end, reconciler.finish_job, reconciler.reopen_job, reconciler.cancel_job, reconciler.retry_job,
     reconciler.retry_jobs, reconciler.allow_enqueue
 FROM PUBLIC;
