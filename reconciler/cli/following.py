@@ -97,6 +97,7 @@ def _wait_for_end(conn: psycopg.Connection, run_id: int, give_up_at: float) -> i
 
     pause = _QUICK
     is_told = False
+    note = None
     try:
         while True:
             run = read_run(conn, run_id)
@@ -108,9 +109,11 @@ def _wait_for_end(conn: psycopg.Connection, run_id: int, give_up_at: float) -> i
             if not is_told and run.run_at is not None:
                 click.echo(f"Run {run_id} began at {render_instant(run.run_at)}.")
                 is_told = True
+            if run.note and run.note != note:
+                click.echo(f"Run {run_id}: {clean(run.note)}.")
+                note = run.note
             if time.monotonic() >= give_up_at:
-                where = f": {clean(run.note)}" if run.note else ""
-                click.echo(f"Run {run_id} still goes on{where}. {_advise(run_id)}", err=True)
+                click.echo(f"Run {run_id} still goes on. {_advise(run_id)}", err=True)
                 return exits.ERROR
             time.sleep(pause)
             pause = min(pause * 1.2, _SLOW)

@@ -150,7 +150,7 @@ def _run_here(conn: psycopg.Connection, job: AppliedJob) -> int:
         return exits.ERROR
     found = read_run(conn, outcome.run_id)
     if found is not None and found.status == "running":
-        # Its request was sent; the tick ends it when the answer is there.
+        # Its request was sent, and the tick ends it when the answer is there; or a worker does its work.
         return follow_run(conn, found.id, timeout=_PATIENCE)
     if found is None:
         click.echo(f"Run {outcome.run_id} was cleared away.", err=True)

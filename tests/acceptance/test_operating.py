@@ -275,7 +275,7 @@ def test_runs(project: Cli) -> None:
 
 RUN_KEYS = [
     *("id", "source", "name", "run_at", "completed_at", "duration_seconds", "status", "trigger", "attempt"),
-    *("chain_id", "rows_affected", "error_message", "error_sqlstate", "role", "backend_pid"),
+    *("chain_id", "rows_affected", "error_message", "error_sqlstate", "role", "backend_pid", "note"),
 ]
 
 
