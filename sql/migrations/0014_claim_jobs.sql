@@ -480,14 +480,25 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = off S
 SET plan_cache_mode = force_custom_plan SET jit = off
 AS $$
 #variable_conflict use_column
+DECLARE
+    job reconciler.jobs_open;
 BEGIN
     RETURN QUERY
     UPDATE reconciler.jobs_open j
        SET status = 'pending', lease_until = NULL, attempts = greatest(j.attempts - 1, 0),
-           started_at = CASE WHEN j.attempts > 1 OR j.losses > 0 THEN j.started_at END
+           -- In an order, what was first stays first: also after a snooze, which counted no try.
+           started_at = CASE WHEN j.attempts > 1 OR j.losses > 0 OR j.ordering_key IS NOT NULL THEN j.started_at END
       FROM unnest(ids, tokens) AS g (id, token)
-     WHERE j.id = ANY (ids) AND j.id = g.id AND j.token = g.token AND j.status <> 'pending'
+     WHERE j.id = ANY (ids) AND j.id = g.id AND j.token = g.token AND j.status <> 'pending' AND j.cancelled_by IS NULL
     RETURNING j.id;
+    -- Those that are to end are not handed out again.
+    FOR job IN
+        SELECT j.* FROM unnest(ids, tokens) AS g (id, token) JOIN reconciler.jobs_open j ON j.id = g.id
+         WHERE j.id = ANY (ids) AND j.token = g.token AND j.status <> 'pending' FOR UPDATE OF j
+    LOOP
+        PERFORM reconciler.finish_job(job, 'cancelled', 'cancelled by ' || job.cancelled_by);
+        RETURN NEXT job.id;
+    END LOOP;
     -- Others may be asleep.
     PERFORM pg_notify('reconciler_jobs', q.queue)
        FROM (SELECT DISTINCT j.queue FROM unnest(ids) AS g (id) JOIN reconciler.jobs_open j ON j.id = g.id) AS q;
