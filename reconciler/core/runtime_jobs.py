@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from reconciler.core.canonical import digest, render_canonical
 from reconciler.core.config import Runtime
 from reconciler.core.names import NAME_LIMIT, OWN_PREFIX, is_name
-from reconciler.core.specs import Every, JobSpec, Place, Schedule, SqlBody, WorkerSpec
+from reconciler.core.specs import Every, JobSpec, Place, QueueSpec, Schedule, SqlBody, WorkerSpec
 from reconciler.core.triggers import compile_trigger
 
 if TYPE_CHECKING:
@@ -58,11 +58,13 @@ class Neighbours:
         entries: The tool's entries that others declared, each with the role that it runs as.
         roles: The roles that run managed jobs of others.
         ours: The tool's entries that we declared, each with the role that it runs as.
+        has_queues: Whether others have queues, whose old jobs the tick removes.
     """
 
     entries: Mapping[str, str] = field(default_factory=dict)
     roles: frozenset[str] = frozenset()
     ours: Mapping[str, str] = field(default_factory=dict)
+    has_queues: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +107,8 @@ def find_neighbours(definitions: Mapping[str, Definition], owner: str) -> Neighb
             (ours if definition.owner == owner else entries)[name] = username
         elif definition.owner != owner and definition.entry and definition.entry.command == render_call(name):
             roles.add(definition.entry.username)
-    return Neighbours(entries=entries, roles=frozenset(roles), ours=ours)
+    has_queues = any(one.kind == "queue" and one.owner != owner for one in definitions.values())
+    return Neighbours(entries=entries, roles=frozenset(roles), ours=ours, has_queues=has_queues)
 
 
 def is_foreign(role: str, neighbours: Neighbours) -> bool:
@@ -133,8 +136,9 @@ def make_runtime_specs(
         neighbours: What other owners have; None for nobody.
 
     Returns:
-        The tick and the runners, where a managed job or a worker is declared; without those that another
-        owner declared, since once is enough, and with those of ours on which other owners' jobs still rely.
+        The tick and the runners, where a managed job or a worker is declared, and the tick alone where only
+        a queue is; without those that another owner declared, since once is enough, and with those of ours on
+        which other owners still rely.
     """
     runtime = target.runtime
     if runtime is None:
@@ -159,7 +163,8 @@ def make_runtime_specs(
         name: _make_spec(name, _RUNNER_TEXT, pace.schedule, _render_runner(pace), role)
         for name, role in runners.items()
     }
-    if roles or (neighbours.roles and TICK in neighbours.ours):
+    has_queues = any(isinstance(spec, QueueSpec) for spec in specs)
+    if roles or has_queues or ((neighbours.roles or neighbours.has_queues) and TICK in neighbours.ours):
         made[TICK] = _make_spec(TICK, _TICK_TEXT, pace.schedule, _render_tick(runtime, pace), "")
     return tuple(made[name] for name in sorted(made.keys() - neighbours.entries.keys()))
 

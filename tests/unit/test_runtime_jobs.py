@@ -76,7 +76,13 @@ def test_workers_are_managed_jobs() -> None:
     assert set(_make(make_other("worker", "a"), worker)) == {TICK, RUNNER, f"{RUNNER}-billing"}
 
 
-@pytest.mark.parametrize("spec", [make_other("queue", "q"), make_job(mode="direct"), None])
+def test_a_queue_has_the_tick_alone() -> None:
+    """Its old jobs are to go, and nothing of it is to be started."""
+    assert set(_make(make_other("queue", "q"))) == {TICK}
+    assert set(_make(make_other("queue", "q"), make_job())) == {TICK, RUNNER}
+
+
+@pytest.mark.parametrize("spec", [make_other("channel", "c"), make_job(mode="direct"), None])
 def test_without_a_managed_job_there_is_nothing_to_serve(spec: Spec | None) -> None:
     """No entry of ours is made for what pg_cron does alone."""
     target = Target(name="test", runtime=Runtime())
@@ -214,7 +220,9 @@ def test_what_others_rely_on_stays_without_jobs_of_our_own() -> None:
         RUNNER: "",
         f"{RUNNER}-billing": "billing",
     }
+    assert set(_make(left, neighbours=Neighbours(ours=ours, has_queues=True))) == {TICK}
     assert _make(left, neighbours=Neighbours(ours=ours)) == {}
+    assert _make(left, neighbours=Neighbours(has_queues=True)) == {}
     assert _make(left, neighbours=Neighbours(roles=frozenset({"jobs"}))) == {}
 
 
@@ -232,6 +240,9 @@ def test_neighbours_are_the_owners_of_other_definitions() -> None:
     assert find_neighbours({one.name: one for one in definitions}, "shop") == Neighbours(
         entries={TICK: "theirs"}, roles=frozenset({"theirs"}), ours={RUNNER: "mine", f"{RUNNER}-2": ""}
     )
+    queue = make_definition("q", kind="queue", owner="crm")
+    assert find_neighbours({"q": queue}, "shop") == Neighbours(has_queues=True)
+    assert find_neighbours({"q": queue}, "crm") == Neighbours()
 
 
 def test_a_call_names_its_job() -> None:
