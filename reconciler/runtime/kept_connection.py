@@ -44,6 +44,11 @@ class KeptConnection:
             self.dsn = make_conninfo(source.info.dsn, password=source.info.password or None)
             self._conn = source
 
+    def __del__(self) -> None:
+        # Who only schedules has nothing to shut down. A string that was refused leaves no lock behind.
+        if hasattr(self, "_conn"):
+            self.close()
+
     @contextmanager
     def use(self) -> Iterator[Connection[Any]]:
         """Give the connection out for as long as a block takes; within it, to the same thread again.
