@@ -164,16 +164,23 @@ SELECT * FROM reconciler.declared_workers WHERE name = ANY (%(names)b::text[])
        job_limit = excluded.job_limit, timeout = excluded.timeout;
 
 -- name: put_once_jobs
--- A one-time job that runs, or has run, is never touched.
-INSERT INTO reconciler.jobs_open AS j (job_name, once, run_at, active, handler, queue, payload, ordering_key)
+-- A one-time job that runs, or has run, is never touched. What its handler may take and how often it is tried goes
+-- along, as queue_run has it for jobs that recur.
+INSERT INTO reconciler.jobs_open AS j
+       (job_name, once, run_at, active, handler, queue, payload, ordering_key, max_attempts, timeout)
 SELECT d.job_name, true, d.run_at, d.active, d.handler, d.queue, d.payload,
-       CASE WHEN (reconciler.find_queue(d.queue)).mode = 'blocking' THEN '' END
+       CASE WHEN (reconciler.find_queue(d.queue)).mode = 'blocking' THEN '' END,
+       CASE WHEN d.handler IS NOT NULL AND s.spec -> 'on_failure' IS NOT NULL THEN p.retries + 1 END,
+       CASE WHEN d.handler IS NOT NULL THEN p.timeout END
   FROM reconciler.declared_jobs d
+  JOIN reconciler.definitions s ON s.name = d.job_name
+  LEFT JOIN reconciler.declared_policies p ON p.name = d.job_name
  WHERE d.job_name = ANY (%(names)b::text[])
    AND NOT EXISTS (SELECT FROM reconciler.jobs_finished f WHERE f.job_name = d.job_name AND f.once)
     ON CONFLICT (job_name) WHERE once DO UPDATE
    SET run_at = excluded.run_at, active = excluded.active, handler = excluded.handler, queue = excluded.queue,
-       payload = excluded.payload, ordering_key = excluded.ordering_key
+       payload = excluded.payload, ordering_key = excluded.ordering_key, max_attempts = excluded.max_attempts,
+       timeout = excluded.timeout
  WHERE j.status = 'pending';
 
 -- name: put_policies

@@ -73,6 +73,19 @@ def test_a_one_time_job_waits_as_a_row(site: Site) -> None:
     ]
 
 
+def test_a_one_time_job_has_its_tries_and_its_limit(site: Site) -> None:
+    """Where they are declared with its handler the row has them, and follows; else its queue decides."""
+    tries: LiteralString = "SELECT max_attempts, timeout FROM reconciler.jobs"
+    site.apply(once("o", timeout="5m", on_failure={"retries": 2}))
+    assert site.rows(tries) == [(3, timedelta(minutes=5))]
+    site.apply(once("o", on_failure={"retries": 0}))
+    assert site.rows(tries) == [(1, None)]
+    site.apply(once("o"))
+    assert site.rows(tries) == [(None, None)]
+    site.apply(once("o", sql="SELECT 1", timeout="5m", on_failure={"retries": 2}))
+    assert site.rows(tries) == [(None, None)]
+
+
 def test_a_removed_one_time_job_is_cancelled(site: Site) -> None:
     """A one-time job that still waits is cancelled with its declaration, and may be declared anew."""
     site.apply(once("o"), job("a"))
