@@ -244,7 +244,7 @@ BEGIN
      WHERE p.name = (SELECT d.name FROM reconciler.definitions d WHERE d.id = run.definition_id);
     IF NOT FOUND THEN
         -- Its job was withdrawn meanwhile, or it never had one.
-        IF run.queued_job_id IS NOT NULL AND NOT run.handed_over THEN
+        IF run.queued_job_id IS NOT NULL THEN
             PERFORM reconciler.end_queued_job(run, final, end_run.error_message);
         END IF;
         RETURN;

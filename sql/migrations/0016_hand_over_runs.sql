@@ -107,9 +107,6 @@ AS $$
 DECLARE
     run reconciler.cron_execution_log;
 BEGIN
-    IF job.handler IS NULL THEN
-        RETURN;  -- a run does it, and ends it
-    END IF;
     SELECT * INTO run FROM reconciler.cron_execution_log l WHERE l.id = job.run_id FOR UPDATE;
     IF run.status = 'running' AND run.handed_over AND run.queued_job_id = job.id THEN
         PERFORM reconciler.end_run_by_job(run, job);

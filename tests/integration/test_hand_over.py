@@ -260,6 +260,17 @@ def test_a_one_time_job_is_in_the_log_when_it_is_over(site: Site, worker: psycop
     assert len(log(site, "o")) == 1
 
 
+@pytest.mark.parametrize("body", [{}, {"sql": "SELECT 1"}])
+def test_a_one_time_job_that_somebody_cancels(site: Site, body: dict[str, str]) -> None:
+    """Cancelled before its time it is in the log as cancelled, whoever would have done it, and stays so."""
+    site.apply(once("o", **body))
+    assert site.rows("SELECT reconciler.cancel_job(id) FROM reconciler.jobs") == [("cancelled",)]
+    check_aftermath(site)
+    assert log(site, "o", "status", "error_message") == [
+        ("cancelled", "cancelled by postgres before it began")
+    ]
+
+
 def test_a_one_time_job_that_fails_is_told_of(site: Site, worker: psycopg.Connection) -> None:
     """Its dead job is a failed run, with an alert; tried again by hand, that is a second try of the chain."""
     site.apply(channel("ops"), once("o", alert={"channels": ["ops"]}))
