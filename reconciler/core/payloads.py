@@ -70,7 +70,7 @@ def find_payload_faults(payload: object, place: str) -> Iterator[str]:
 
 def _open(piece: _Piece) -> Iterator[_Piece]:
     if isinstance(piece.value, dict):
-        for key, value in piece.value.items():
+        for key, value in dict.items(piece.value):
             yield _Piece(value, f"{piece.place}.{key}", piece, piece.depth + 1)
     else:
         for number, value in enumerate(piece.value):

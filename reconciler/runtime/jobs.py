@@ -187,6 +187,32 @@ async def get_jobs_by_status_async(
     return await _carry_out_async(conn, steps.read_jobs(status=status, queue=queue, limit=limit))
 
 
+def list_jobs(
+    conn: AnyConnection,
+    *,
+    status: str | None = None,
+    queue: str | None = None,
+    handler: str | None = None,
+    job_name: str | None = None,
+    limit: int = 100,
+) -> list[QueuedJob]:
+    """Read jobs by anything, the newest first.
+
+    Args:
+        conn: As for `enqueue`.
+        status: As for `get_jobs_by_status`; None for any.
+        queue: Of all of them.
+        handler: Of all of them.
+        job_name: The declared job that they come from.
+        limit: How many at the most.
+
+    Returns:
+        The jobs.
+    """
+    work = steps.read_jobs(status=status, queue=queue, handler=handler, job_name=job_name, limit=limit)
+    return _carry_out(conn, work)
+
+
 def cancel_job(conn: AnyConnection, job_id: int) -> str | None:
     """Cancel a job.
 

@@ -236,7 +236,7 @@ BEGIN
     EXECUTE format(
         'GRANT EXECUTE ON FUNCTION reconciler.enqueue, reconciler.enqueue_many, reconciler.get_job,'
         ' reconciler.list_jobs, reconciler.cancel_job, reconciler.retry_job, reconciler.retry_jobs,'
-        ' reconciler.find_blocked TO %I', role);
+        ' reconciler.find_blocked, reconciler.find_queue_settings TO %I', role);
     EXECUTE format('GRANT SELECT ON reconciler.queue_health, reconciler.held_orders TO %I', role);
 END
 $$;
