@@ -1,7 +1,8 @@
-"""Serve an ASGI application on a real socket, and call it."""
+"""Serve an ASGI application on a real socket, call it, and have handlers that tell what they did."""
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import threading
@@ -12,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from reconciler.api.app import make_app
+from reconciler.runtime.handlers import Fail, Handlers, Job, Retry, Snooze
+from tests.queued import enqueue
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from psycopg import Connection
     from starlette.types import ASGIApp
-
-    from reconciler.runtime.handlers import Handlers
 
 TOKEN = "123ABC-is-not-to-be-seen"
 
@@ -65,15 +67,20 @@ class Client:
     headers: dict[str, str] = field(default_factory=dict)
 
     def call(
-        self, method: str, path: str, body: bytes | None = None, *, timeout: float = 30, **headers: str
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterator[bytes] | None = None,
+        **headers: str,
     ) -> Reply:
         """Send a request and wait for the answer."""
         sent = {name.replace("_", "-"): value for name, value in {**self.headers, **headers}.items()}
         if self.token is not None:
             sent.setdefault("Authorization", f"Bearer {self.token}")
-        conn = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        conn = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            conn.request(method, self.prefix + path, body=body, headers=sent)
+            is_chunked = "Transfer-Encoding" in sent
+            conn.request(method, self.prefix + path, body=body, headers=sent, encode_chunked=is_chunked)
             response = conn.getresponse()
             found = {name.lower(): value for name, value in response.getheaders()}
             return Reply(status=response.status, headers=found, body=response.read())
@@ -83,7 +90,7 @@ class Client:
     def run(self, query: str = "", **headers: str) -> Reply:
         """Call the run endpoint as a push worker does."""
         path = f"/jobs/run?{query}" if query else "/jobs/run"
-        return self.call("POST", path, b"{}", **{"Content_Type": "application/json", **headers})
+        return self.call("POST", path, b"{}", Content_Type="application/json", **headers)
 
     def enqueue(self, **job: Any) -> Reply:
         """Put a job."""
@@ -130,3 +137,89 @@ def serve_endpoint(dsn: str, handlers: Handlers, **options: Any) -> Iterator[Cli
     """
     with serve(make_app(dsn, handlers, **{"tokens": TOKEN, "grace": 10, **options})) as client:
         yield client
+
+
+class Work:
+    """Handlers, and what they did.
+
+    Attributes:
+        done: The payloads of all calls, in the order of their beginnings.
+        gate: What `wait` and `block` wait for.
+    """
+
+    def __init__(self) -> None:
+        self.done: list[Any] = []
+        self.gate = threading.Event()
+        self.handlers = Handlers()
+        for name in ("do", "do_sync", "boom", "give_up", "later", "again", "wait", "block", "odd", "show"):
+            self.handlers.register(getattr(self, name), f"work.{name}")
+
+    async def do(self, **payload: Any) -> Any:
+        """Return the payload."""
+        self.done.append(payload)
+        return payload
+
+    def do_sync(self, n: int) -> int:
+        """Return twice as much, from a thread."""
+        assert threading.current_thread().name.startswith("reconciler-job")
+        self.done.append(n)
+        return 2 * n
+
+    async def boom(self) -> None:
+        """Fail."""
+        raise ValueError("no such user")
+
+    async def give_up(self) -> None:
+        """Fail for good."""
+        raise Fail("never")
+
+    async def later(self) -> None:
+        """Put it off."""
+        raise Snooze(60)
+
+    async def again(self) -> None:
+        """Want another try."""
+        raise Retry(30, "not yet")
+
+    async def wait(self, n: int = 0) -> int:
+        """Wait until the gate is open."""
+        self.done.append(n)
+        while not self.gate.is_set():  # noqa: ASYNC110 - the gate is another thread's
+            await asyncio.sleep(0.01)
+        return n
+
+    def block(self, n: int = 0) -> int:
+        """Wait until the gate is open, in a thread."""
+        self.done.append(n)
+        self.gate.wait(30)
+        return n
+
+    async def odd(self) -> object:
+        """Return what JSON cannot hold."""
+        return object()
+
+    async def show(self, job: Job) -> dict[str, Any]:
+        """Return what a job knows of itself."""
+        return {"id": job.id, "attempt": job.attempt, "queue": job.queue}
+
+
+def put(conn: Connection, name: str, queue: str = "default", **options: Any) -> int:
+    """Queue a job of one of the handlers; what is no option is payload."""
+    known = {"max_attempts", "unique_key", "ordering_key", "timeout", "priority", "after"}
+    payload = {key: value for key, value in options.items() if key not in known}
+    rest = {key: value for key, value in options.items() if key in known}
+    return put_named(conn, f"work.{name}", queue, payload, rest)
+
+
+def put_named(
+    conn: Connection, handler: str, queue: str, payload: dict[str, Any], options: dict[str, Any]
+) -> int:
+    """Queue a job of a handler."""
+    job = enqueue(conn, queue, payload=payload, **options)
+    conn.execute("UPDATE reconciler.jobs SET handler = %s WHERE id = %s", [handler, job])
+    return job
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    wait_until(condition, seconds=15, what="the jobs are as expected")

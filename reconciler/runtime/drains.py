@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from reconciler.errors import ReconcilerError
 
+from .endpoint_answers import render_cause
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from .performers import Performer
 
 _log: Final = logging.getLogger("reconciler.run_endpoint")
+_LOOK_EVERY: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +101,9 @@ class Drain:
                     continue  # the time is over, or everything ends
             if not self._running:
                 return
-            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            # What waits for a place here is looked at now and then: it is to go back in time.
+            timeout = _LOOK_EVERY if self._held else None
+            await asyncio.wait(self._running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             self._collect()
             is_empty = False
 
@@ -136,7 +141,7 @@ class Drain:
         try:
             claimed = await self._performer.claim(request.queue, most, request.status)
         except ReconcilerError as error:
-            _log.error("no jobs of the queue %s were claimed: %s", request.queue, error.message)
+            _log.error("no jobs of the queue %s were claimed: %s", request.queue, render_cause(error))
             self.error = error
             return False
         self.wanted = self.wanted - len(claimed) if request.status == "pending" else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections import Counter
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
     from .drains import JobReport
 
-_log: Final = logging.getLogger("reconciler.run_endpoint")
 _LARGEST_RESULT: Final = 64 * 1024
 _LONGEST_ERROR: Final = 2000
 _RETRY_AFTER: Final = 30
@@ -84,19 +82,21 @@ def make_stopping() -> Problem:
 
 
 def make_problem(error: ReconcilerError) -> Problem:
-    """Make a problem of what the database said; where it is and who we are there stays in the log."""
+    """Make a problem of what the database said; where it is and who we are there is not told.
+
+    Args:
+        error: Of ours.
+    """
     if isinstance(error, InvalidInputError):
         detail = "; ".join(problem.replace("\n", " ") for problem in error.problems)
         return Problem(status=400, detail=detail, remedy="send another value")
     if isinstance(error, ConnectError):
-        _log.error("%s", error.message)
         return Problem(
             status=503,
             detail="the database cannot be reached",
             remedy=f"call again in {_RETRY_AFTER} s; the log of this process says more",
             headers={"Retry-After": str(_RETRY_AFTER)},
         )
-    _log.error("%s", error)
     if isinstance(error, MigrationError):
         return Problem(
             status=500,
@@ -110,6 +110,11 @@ def make_problem(error: ReconcilerError) -> Problem:
             remedy="SELECT reconciler.allow_work('…'), reconciler.allow_enqueue('…') with its name",
         )
     return Problem(status=500, detail="the database said no", remedy="see the log of this process")
+
+
+def render_cause(error: ReconcilerError) -> str:
+    """Render an error for the log of a process: in one line, without what to do."""
+    return " ".join(error.message.split())
 
 
 def render_run(

@@ -1,4 +1,4 @@
-"""A call over HTTP and its answer as plain values; knows no web framework, and no platform that brings them."""
+"""A call over HTTP and its answer as plain values; knows no web framework and no platform."""
 
 from __future__ import annotations
 

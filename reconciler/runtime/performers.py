@@ -14,6 +14,7 @@ from reconciler.errors import ConnectError, ReconcilerError
 
 from .attempts import Cancelled, Completed, Failed, Returned, Snoozed, attempt
 from .drains import JobReport
+from .endpoint_answers import render_cause
 from .handlers import Job
 from .shared_connections import borrow
 from .slots import Slots
@@ -116,7 +117,7 @@ class Performer:
             async with borrow(self._connections) as conn:
                 await claims.return_jobs(conn, [(job.id, job.token) for job in jobs])
         except ReconcilerError as error:
-            _log.warning("%s jobs were not given back: %s", len(jobs), error.message)
+            _log.warning("%s jobs were not given back: %s", len(jobs), render_cause(error))
 
     def stop(self) -> None:
         """Claim no more jobs."""
@@ -152,14 +153,14 @@ class Performer:
                     return await _finish(conn, claimed, outcome) or "lost"
             except ConnectError as error:
                 if loop.time() + wait > give_up_at:
-                    _log.error("the end of job %s was not written down: %s", claimed.id, error.message)
+                    _log.error("the end of job %s was not written down: %s", claimed.id, render_cause(error))
                     return "lost"
             except ReconcilerError as error:
-                _log.error("the end of job %s was not written down: %s", claimed.id, error.message)
+                _log.error("the end of job %s was not written down: %s", claimed.id, render_cause(error))
                 if not isinstance(outcome, Completed) or outcome.result is None:
                     return "lost"
                 # To do it again would be worse than to lose what it returned.
-                outcome = Completed(note=f"its result could not be kept: {error.message}")
+                outcome = Completed(note=f"its result could not be kept: {render_cause(error)}")
             await asyncio.sleep(wait)
             wait = min(wait * 2, _LONGEST_WAIT)
 
@@ -178,7 +179,7 @@ class Performer:
             async with borrow(self._connections) as conn:
                 ours = await claims.renew_leases(conn, self._name, list(held))
         except ReconcilerError as error:
-            _log.warning("the leases of %s jobs were not renewed: %s", len(held), error.message)
+            _log.warning("the leases of %s jobs were not renewed: %s", len(held), render_cause(error))
             return
         for key, job in held.items():
             if key not in self._jobs:

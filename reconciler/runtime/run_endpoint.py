@@ -24,6 +24,7 @@ from .endpoint_answers import (
     make_stopping,
     make_too_long,
     make_unauthorized,
+    render_cause,
     render_job,
     render_run,
 )
@@ -161,7 +162,7 @@ class RunEndpoint:
             async with borrow(self._connections) as conn:
                 put = await enqueue_async(conn, job.handler, job.payload, **options)
         except ReconcilerError as error:
-            return make_problem_answer(make_problem(error))
+            return _explain(error)
         return make_answer({"id": put.id, "created": put.created}, status=201 if put.created else 200)
 
     async def answer_job(self, call: Call, job_id: str) -> Answer:
@@ -182,7 +183,7 @@ class RunEndpoint:
             async with borrow(self._connections) as conn:
                 job = await get_job_async(conn, int(job_id)) if is_id else None
         except ReconcilerError as error:
-            return make_problem_answer(make_problem(error))
+            return _explain(error)
         if job is None:
             problem = Problem(
                 status=404,
@@ -257,6 +258,13 @@ class RunEndpoint:
             )
         if not task.cancelled() and task.exception() is not None:
             _log.error("the jobs of %s were left", drain.request.queue, exc_info=task.exception())
+
+
+def _explain(error: ReconcilerError) -> Answer:
+    problem = make_problem(error)
+    if problem.status >= 500:
+        _log.error("%s", render_cause(error))
+    return make_problem_answer(problem)
 
 
 async def handle_run_request_async(
