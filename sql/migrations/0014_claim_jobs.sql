@@ -501,7 +501,7 @@ BEGIN
     END LOOP;
     -- Others may be asleep.
     PERFORM pg_notify('reconciler_jobs', q.queue)
-       FROM (SELECT DISTINCT j.queue FROM unnest(ids) AS g (id) JOIN reconciler.jobs_open j ON j.id = g.id) AS q;
+       FROM (SELECT DISTINCT j.queue FROM reconciler.jobs_open j WHERE j.id = ANY (ids)) AS q;
 END
 $$;
 
