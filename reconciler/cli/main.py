@@ -32,6 +32,7 @@ COMMANDS = {
     "enqueue": ("enqueuing", "Put a job on a queue."),
     "jobs": ("jobs", "List, show, retry and cancel queued jobs."),
     "queues": ("queues", "Show how deep each queue is, how quick, and what holds it up."),
+    "serve": ("serving", "Serve the run endpoint, which push workers call."),
     "alerts": ("alerts", "List, test and deliver alerts."),
     "migrate": ("applying", "Create or upgrade the schema reconciler on the target."),
     "doctor": ("doctor", "Find the dangers that the target is in, with remedies."),
