@@ -38,8 +38,8 @@ HOLDS = {
     "pg_net, so these are only stored: CREATE EXTENSION http (the package postgresql-NN-http), or pg_net",
     "timezone": "times in a zone other than the server's are stored, but not scheduled by this release: "
     "no entry is made; write the time in the server's zone until then",
-    "runtime": "nobody carries out their time limits, retries, alerts, dependencies, missed and one-time "
-    "starts, since runtime is false on this target: leave it out, or call reconciler.tick() and "
+    "runtime": "nobody carries out their time limits, retries, alerts, dependencies, missed, delayed and "
+    "one-time starts, since runtime is false on this target: leave it out, or call reconciler.tick() and "
     "reconciler.runner() often",
 }
 """What is stored and not executed, by this release or on this target, by the notice's code."""

@@ -107,6 +107,7 @@ def test_a_blocking_queue_orders_it(site: Site, worker: psycopg.Connection, name
     others = [queue("mine", mode="blocking")] if name == "mine" else []
     declare(site, job("b", handler="work.do", queue=name), *others, queue=name)
     first, second = begin(site, "b"), begin(site)
+    assert site.rows("SELECT DISTINCT ordering_key FROM reconciler.jobs") == [("",)]
     claimed = claim_one(worker, name)
     assert claimed.id == first
     assert site.rows("SELECT count(*) FROM reconciler.claim_jobs(%s, 'other', 10)", name) == [(0,)]
