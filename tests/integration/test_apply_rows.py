@@ -53,7 +53,7 @@ def test_a_queue_becomes_a_row(site: Site) -> None:
 
 
 def test_a_worker_becomes_a_row(site: Site) -> None:
-    """A worker's row holds what is declared; no entry is made that this release could not execute."""
+    """A worker's row holds what is declared; no entry is made where no request can be sent."""
     site.apply(worker("w", token={"secret": "key"}, queue="q", status="failed", limit=10, timeout="5s"))
     assert site.rows("SELECT * FROM reconciler.workers") == [
         ("w", "q", "https://app.test/run", "key", "failed", 10, timedelta(seconds=5))

@@ -66,12 +66,12 @@ def test_unknown_names_are_told_all_at_once(site: Site) -> None:
 
 
 def test_only_managed_jobs_can_be_controlled(site: Site) -> None:
-    """Direct jobs and workers are refused with their names."""
-    site.apply(job("a"), job("d", mode="direct"), worker("w"))
+    """Direct jobs are refused with their names; workers are managed like jobs."""
+    site.apply(job("a"), job("d", mode="direct"), job("e", mode="direct"), worker("w"))
     with connect(site.dsn) as conn:
-        assert [one.name for one in find_managed_jobs(conn, ["a"])] == ["a"]
-        with pytest.raises(ConfigError, match="d is handed to pg_cron as it is; w is a worker"):
-            find_managed_jobs(conn, ["a", "d", "w"])
+        assert [one.name for one in find_managed_jobs(conn, ["w", "a"])] == ["w", "a"]
+        with pytest.raises(ConfigError, match="d is handed to pg_cron as it is; e is handed to pg_cron"):
+            find_managed_jobs(conn, ["a", "d", "w", "e"])
 
 
 def test_runners_are_the_active_entries_of_the_role(site: Site) -> None:

@@ -84,7 +84,9 @@ def test_import_then_apply_takes_it_over(sending: Site, server: HttpServer) -> N
     """The plan after import adopts and changes nothing; jobid, token and log go on under the new owner."""
     sending.run("CREATE ROLE alice LOGIN")
     jobid = create(sending, url=server.url("/run?queue=outreach&status=failed"))
-    other = create(sending, name="odd", url=server.url("/${x}/ü?a=%41"), token=None, schedule="5 4 * * *")
+    other = create(
+        sending, name="odd", url=server.url("/${x}/ü?a=%41&b='\\"), token=None, schedule="5 4 * * *"
+    )
     sending.run("SELECT cron.alter_job(%s, schedule := '6 4 * * *', active := false)", other)
     sending.run("SELECT cron.alter_job(%s, username := 'alice')", other)
     call(sending, "worker-default-1")
@@ -94,7 +96,7 @@ def test_import_then_apply_takes_it_over(sending: Site, server: HttpServer) -> N
     assert imported.workers == {
         "odd": {
             "schedule": "6 4 * * *",
-            "url": server.url("/$${x}/ü?a=%41"),
+            "url": server.url("/$${x}/ü?a=%41&b='\\"),
             "role": "alice",
             "active": False,
         },
@@ -105,7 +107,7 @@ def test_import_then_apply_takes_it_over(sending: Site, server: HttpServer) -> N
         },
     }
     assert imported.secrets == ("worker.worker-default-1",)
-    declared = {**imported.workers["odd"], "url": server.url("/${x}/ü?a=%41")}
+    declared = {**imported.workers["odd"], "url": server.url("/${x}/ü?a=%41&b='\\")}
     specs = [worker("odd", **declared), worker("worker-default-1", **imported.workers["worker-default-1"])]
     planned = sending.plan(*specs, prune="auto")
     assert planned.plan.is_empty

@@ -8,6 +8,7 @@ import pytest
 
 from reconciler.core.changes import Change, FieldChange, Obstacle
 from reconciler.core.diff import diff
+from reconciler.core.names import SQL_OWNER
 from reconciler.core.state import RowDrift
 from tests.core_builders import (
     make_definition,
@@ -129,6 +130,73 @@ def test_a_foreign_owner_is_refused() -> None:
 def test_foreign_definitions_are_never_deleted() -> None:
     """What another owner declared is no business of ours."""
     assert _diff(observed=make_observed(replace(_OURS, owner="crm"), entries=(_ENTRY,)), prune="auto") == ()
+
+
+_CALLED = make_entry("w", 7, username="maker")
+_TAKEN = make_definition(
+    "w",
+    entry=_CALLED,
+    kind="worker",
+    owner=SQL_OWNER,
+    document=make_document(schedule="0 * * * *", url="https://a.test"),
+)
+
+
+def _worker(**fields: Any) -> DesiredResource:
+    """Make a desired worker w, which calls each hour."""
+    declared = {"schedule": "0 * * * *", "url": "https://a.test", **fields}
+    entry = make_entry("w", username="", schedule=declared["schedule"], active=declared.get("active", True))
+    return make_resource("w", kind="worker", document=make_document(**declared), entry=entry)
+
+
+@pytest.mark.parametrize(
+    ("found", "declared"),
+    [
+        ({}, {}),
+        ({"active": False}, {"active": False}),
+        ({"schedule": "5 * * * *"}, {"schedule": "5 * * * *"}),
+    ],
+)
+def test_a_worker_made_in_sql_is_adopted_as_it_stands(
+    found: dict[str, Any], declared: dict[str, Any]
+) -> None:
+    """What its entry says counts, not what it said when it was made; the jobid and the role stay."""
+    entry = replace(_CALLED, **found)
+    change = _only(_worker(**declared), observed=make_observed(_TAKEN, entries=(entry,)))
+    assert (change.action, change.reason, change.obstacle) == ("adopt", "adopted", None)
+    assert change.before is not None
+    assert change.after is not None
+    assert change.before.entry == entry
+    assert change.after.entry is not None
+    assert change.after.entry.same(entry)
+
+
+@pytest.mark.parametrize(
+    ("declared", "paths"),
+    [
+        ({"limit": 3}, ["spec.limit"]),
+        ({"active": False}, ["entry.active"]),
+        ({"schedule": "5 * * * *", "url": "https://b.test"}, ["entry.schedule", "spec.url"]),
+    ],
+)
+def test_a_worker_made_in_sql_that_differs_is_adopted_by_name(
+    declared: dict[str, Any], paths: list[str]
+) -> None:
+    """Each difference is told once, and refused until a person names the worker."""
+    observed = make_observed(_TAKEN, entries=(_CALLED,))
+    change = _only(_worker(**declared), observed=observed)
+    assert (change.action, change.reason, _paths(change)) == ("update", "adopted", paths)
+    assert "create_queue_worker made a worker w" in _why(change)
+    assert _only(_worker(**declared), observed=observed, adopt=["w"]).obstacle is None
+
+
+def test_what_is_no_worker_takes_no_worker() -> None:
+    """A job of that name, or a job of the same odd owner, is another owner's as ever."""
+    observed = make_observed(_TAKEN, entries=(_CALLED,))
+    job = make_scheduled("w", command=_CALLED.command)
+    assert "belongs to the owner sql" in _why(_only(job, observed=observed, adopt=["w"]))
+    forged = make_observed(replace(_TAKEN, kind="job"), entries=(_CALLED,))
+    assert "belongs to the owner sql" in _why(_only(_worker(), observed=forged, adopt=["w"]))
 
 
 def test_a_different_entry_of_nobody_is_refused_unless_it_is_named() -> None:
