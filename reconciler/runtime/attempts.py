@@ -74,7 +74,7 @@ class Snoozed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Returned:
-    """It was not done, and this was no try: who runs it stops, or has lost its lease."""
+    """It was not done, and this was no try: who runs it stops, or lost its lease."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +82,10 @@ class Cancelled:
     """Somebody cancelled it, and it ended.
 
     Attributes:
-        reason: For people.
+        reason: For people; "" to name who cancelled it.
     """
 
-    reason: str
+    reason: str = ""
 
 
 Outcome: TypeAlias = Completed | Failed | Snoozed | Returned | Cancelled
@@ -112,6 +112,8 @@ async def attempt(
     Raises:
         asyncio.CancelledError: The caller's own task was cancelled, not by `job.stop`.
     """
+    if job.stop_reason:
+        return _judge_stop(job)
     handler = handlers.find(job.claimed.handler)
     if handler is None:
         return _refuse(job, handlers)
@@ -208,18 +210,18 @@ def _drive(
 ) -> Generator[Any, Any, Any]:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - only tasks drive coroutines
-    is_told = False
+    told = 0
 
-    def interrupt() -> None:
-        nonlocal is_told
-        is_told = True
+    def interrupt(_reason: str) -> None:
+        nonlocal told
+        told += 1
         task.cancel()
 
     try:
         while True:
             # It may have been stopped by something that it called itself.
-            if job.stop_reason and not is_told:
-                interrupt()
+            if job.stop_reason and not told:
+                interrupt(job.stop_reason)
             job.interrupt = interrupt
             step: Callable[[Any], Any] = coroutine.send
             try:
@@ -233,12 +235,22 @@ def _drive(
                 return stop.value
     finally:
         job.interrupt = None
-        if is_told:
+        for _ in range(told):
             task.uncancel()
 
 
 def _stop_late(job: Job) -> None:
-    job.stop("timed_out", f"timed out: it took longer than {job.claimed.timeout:g} s")
+    job.is_late = True
+    job.stop("timed_out", describe_lateness(job))
+
+
+def describe_lateness(job: Job) -> str:
+    """Say for people that a job's time is over.
+
+    Args:
+        job: The job.
+    """
+    return f"timed out: it took longer than {job.claimed.timeout:g} s"
 
 
 async def _call_in_thread(
@@ -250,9 +262,9 @@ async def _call_in_thread(
         on_wait()
     timer = asyncio.get_running_loop().call_later(job.claimed.timeout, _stop_late, job)
 
-    def interrupt() -> None:
+    def interrupt(reason: str) -> None:
         # A function cannot be ended from outside. One that is cancelled, or lost its lease, is waited for.
-        if job.stop_reason in {"timed_out", "stopping"}:
+        if reason in {"timed_out", "stopping"}:
             threads.abandon(work)
 
     job.interrupt = interrupt

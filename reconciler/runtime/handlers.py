@@ -70,13 +70,14 @@ class Job:
         claimed: As the claim handed it out.
     """
 
-    __slots__ = ("claimed", "interrupt", "stop_reason", "stop_text")
+    __slots__ = ("claimed", "interrupt", "is_late", "stop_reason", "stop_text")
 
     def __init__(self, claimed: ClaimedJob) -> None:
         self.claimed = claimed
         self.stop_reason = ""
         self.stop_text = ""
-        self.interrupt: Callable[[], object] | None = None
+        self.is_late = False
+        self.interrupt: Callable[[str], object] | None = None
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.handler} on {self.queue}, try {self.attempt}>"
@@ -143,13 +144,13 @@ class Job:
         """Ask the handler to end; for who runs it, in the thread of the event loop.
 
         Args:
-            reason: cancelled, lost, timed_out or stopping; the first one stays.
+            reason: cancelled, lost, timed_out or stopping; the first one is what it is told.
             text: The same for people.
         """
         if not self.stop_reason:
             self.stop_reason, self.stop_text = reason, text
-            if self.interrupt is not None:
-                self.interrupt()
+        if self.interrupt is not None:
+            self.interrupt(reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
