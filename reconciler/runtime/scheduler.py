@@ -123,11 +123,7 @@ class Scheduler:
         self._kept.close()
 
     async def start_async(self) -> None:
-        """Do the same as `start`, but call coroutine functions in the event loop of the caller.
-
-        Raises:
-            ReconcilerError: As `start` does.
-        """
+        """Do the same as `start`, but call coroutine functions in the event loop of the caller."""
         await asyncio.to_thread(self._declare)
         await self._worker.start_async()
 
@@ -135,6 +131,11 @@ class Scheduler:
         """Do the same as `shutdown`, awaited."""
         await self._worker.stop_async()
         await asyncio.to_thread(self._kept.close)
+
+    @property
+    def is_working(self) -> bool:
+        """Whether jobs are done in this process; a worker that cannot go on logs why and ends."""
+        return self._worker.is_working
 
     def schedule_one_time_job(
         self,
@@ -344,7 +345,6 @@ class Scheduler:
 
         Raises:
             RefusedError: Other jobs wait for the recurring one.
-            DatabaseError: It could not be cancelled.
         """
         with self._kept.use() as conn:
             if not has_runtime(conn):
@@ -394,7 +394,6 @@ class Scheduler:
         if not has_runtime(conn):
             return None
         row = find_row(conn, self.queue, job_id)
-        known = scheduled.list_recurring(conn, self.owner, self.queue, job_id)
-        if known:
-            return show_recurring(known[0], row, self.config)
+        for known in scheduled.list_recurring(conn, self.owner, self.queue, job_id):
+            return show_recurring(known, row, self.config)
         return None if row is None else show_row(row, self.config)

@@ -373,12 +373,15 @@ def test_a_lost_connection_is_opened_again(site: Site, scheduler: Scheduler) -> 
 def test_a_forked_process_has_a_connection_of_its_own(scheduler: Scheduler) -> None:
     """Both go on."""
     scheduler.schedule_one_time_job(greet, SOON, "task")
+    with scheduler._kept.use() as conn:
+        parents = conn.info.backend_pid
     child = os.fork()
     if child == 0:  # pragma: no cover - not measured there
         code = 1
         try:
             scheduler.schedule_one_time_job(greet, SOON, "of the child")
-            code = 0
+            with scheduler._kept.use() as conn:
+                code = int(conn.info.backend_pid == parents)
         finally:
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
@@ -412,6 +415,26 @@ def test_many_schedule_one_job_at_once(site: Site) -> None:
         ("same", 1),
     ]
     assert site.rows("SELECT count(*) FROM reconciler.jobs WHERE unique_key = 'same'") == [(1,)]
+
+
+def test_threads_may_share_a_scheduler(site: Site, scheduler: Scheduler) -> None:
+    """Each of its calls is a whole."""
+    failures: list[Exception] = []
+
+    def work(number: int) -> None:
+        try:
+            for moment in range(20):
+                scheduler.schedule_one_time_job(greet, SOON, f"{number}-{moment}")
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert failures == []
+    assert site.rows("SELECT count(*) FROM reconciler.jobs_open") == [(80,)]
 
 
 def test_owners_have_queues_of_their_own(site: Site, scheduler: Scheduler) -> None:

@@ -213,6 +213,8 @@ def test_a_run_that_goes_on_is_told_that_its_job_is_cancelled(site: Site, schedu
     claim(site)
     assert scheduler.cancel_job("daily_report")
     assert site.rows("SELECT status, cancelled_by FROM reconciler.jobs_open") == [("running", "postgres")]
+    with pytest.raises(RefusedError, match="daily_report runs just now"):
+        scheduler.schedule_one_time_job(report, datetime(2024, 1, 1, tzinfo=UTC), "daily_report")
 
 
 def test_an_id_is_one_job(site: Site, scheduler: Scheduler) -> None:
@@ -298,8 +300,9 @@ def test_what_is_wrong_is_refused(
 
 def test_what_others_declared_is_left_alone(site: Site, scheduler: Scheduler) -> None:
     """Jobs of spec files and of other registries are neither taken over nor shown nor cancelled."""
-    site.apply(job("theirs"))
-    Registry(site.database.connect()).register_job("registered", NEVER, "SELECT 1")
+    theirs = job("theirs", handler="work.do", queue="scheduler")
+    site.apply(theirs)
+    Registry(site.database.connect()).register_job("registered", NEVER, report)
     with pytest.raises(RefusedError, match="belongs to the owner shop"):
         daily(scheduler, job_id="theirs")
     for name in ("theirs", "registered"):
@@ -308,4 +311,4 @@ def test_what_others_declared_is_left_alone(site: Site, scheduler: Scheduler) ->
         assert site.entry(name)["active"]
     assert scheduler.get_jobs_by_status(JobStatus.SCHEDULED) == []
     daily(scheduler)
-    assert site.changes(job("theirs"), prune="auto") == []
+    assert site.changes(theirs, prune="auto") == []
