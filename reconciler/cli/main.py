@@ -32,6 +32,7 @@ COMMANDS = {
     "enqueue": ("enqueuing", "Put a job on a queue."),
     "jobs": ("jobs", "List, show, retry and cancel queued jobs."),
     "queues": ("queues", "Show how deep each queue is, how quick, and what holds it up."),
+    "worker": ("worker", "Claim queued jobs and do them here."),
     "serve": ("serving", "Serve the run endpoint, which push workers call."),
     "alerts": ("alerts", "List, test and deliver alerts."),
     "migrate": ("applying", "Create or upgrade the schema reconciler on the target."),

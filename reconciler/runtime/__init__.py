@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         notify_on_failure,
         release_execution_lock,
     )
+    from .handlers import Fail, Handlers, Job, Retry, Snooze, handler, load_handlers
     from .jobs import (
         cancel_job,
         cancel_job_async,
@@ -50,21 +51,28 @@ if TYPE_CHECKING:
     )
     from .registry import Registry
     from .scheduler import Scheduler
+    from .worker import Worker
 
 __all__ = [
     "Enqueued",
     "ExecutionResult",
+    "Fail",
+    "Handlers",
+    "Job",
     "JobStatus",
     "JobType",
     "NewJob",
     "QueuedJob",
     "Registry",
+    "Retry",
     "Run",
     "ScheduledJob",
     "Scheduler",
     "SchedulerConfig",
     "SchedulerJob",
+    "Snooze",
     "TriggerType",
+    "Worker",
     "acquire_execution_lock",
     "cancel_job",
     "cancel_job_async",
@@ -78,7 +86,9 @@ __all__ = [
     "get_jobs_by_status_async",
     "handle_cron_trigger",
     "handle_cron_trigger_async",
+    "handler",
     "list_jobs",
+    "load_handlers",
     "locked_execution",
     "locked_execution_async",
     "log_execution",
@@ -116,11 +126,16 @@ _ELSEWHERE: Final = {
         ),
         "reconciler.runtime.jobs",
     ),
+    **dict.fromkeys(
+        ("Fail", "Handlers", "Job", "Retry", "Snooze", "handler", "load_handlers"),
+        "reconciler.runtime.handlers",
+    ),
     "ExecutionResult": "reconciler.database.registrations",
     "Registry": "reconciler.runtime.registry",
     "Run": "reconciler.database.executions",
     "ScheduledJob": "reconciler.database.registrations",
     "Scheduler": "reconciler.runtime.scheduler",
+    "Worker": "reconciler.runtime.worker",
 }
 
 
