@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from reconciler.errors import ReconcilerError
 
 
-_THE_CALLERS: Final = (errors.TransactionRollback, errors.QueryCanceled, errors.LockNotAvailable)
-"""What says something about the caller's transaction, and nothing about us: it comes out as it is."""
+_ROLLED_BACK: Final = "40"
+"""The class of SQLSTATEs that say something about the caller's transaction: callers try such a one again."""
+_STOPPED: Final = (errors.QueryCanceled, errors.LockNotAvailable)
 _TOO_OLD: Final = (
     errors.InvalidSchemaName,
     errors.UndefinedFunction,
@@ -223,9 +224,9 @@ def _ask(what: str, query: str, **values: Any) -> Generator[Step, Any, Any]:
     """
     try:
         rows = yield Ask(query=query, values=values)
-    except _THE_CALLERS:
-        raise
     except psycopg.Error as error:
+        if isinstance(error, _STOPPED) or (error.sqlstate or "").startswith(_ROLLED_BACK):
+            raise
         end: End = yield "look"
         raise _explain(error, what, end) from error
     return rows

@@ -55,12 +55,11 @@ def find_connection(conn: AnyConnection) -> Connection[Any]:
     if isinstance(conn, Connection):
         return conn
     found: Any = conn
-    session = getattr(found, "connection", None)
-    if inspect.iscoroutinefunction(session):
+    if _is_awaited(found):
         raise _make_error(conn, None, is_awaited=False)
-    if callable(session):
-        found = session()
-    if not hasattr(found, "driver_connection") and hasattr(found, "connection"):
+    if callable(_find_attribute(found)):  # a session
+        found = found.connection()
+    if hasattr(found, "in_transaction"):
         if not found.in_transaction():
             found.begin()
         found = found.connection
@@ -85,9 +84,8 @@ async def find_connection_async(conn: AnyAsyncConnection) -> AsyncConnection[Any
     if isinstance(conn, AsyncConnection):
         return conn
     found: Any = conn
-    session = getattr(found, "connection", None)
-    if inspect.iscoroutinefunction(session):
-        found = await session()
+    if inspect.iscoroutinefunction(_find_attribute(found)):  # a session
+        found = await found.connection()
     if hasattr(found, "get_raw_connection"):
         if not found.in_transaction():
             await found.begin()
@@ -101,18 +99,29 @@ async def find_connection_async(conn: AnyAsyncConnection) -> AsyncConnection[Any
 def _make_error(conn: object, driver: object, *, is_awaited: bool) -> ConfigError:
     found = conn if driver is None else driver
     kind = f"{type(found).__module__}.{type(found).__qualname__}"
-    if (
-        isinstance(found, AsyncConnection | Connection)
-        or hasattr(found, "get_raw_connection")
-        or inspect.iscoroutinefunction(getattr(found, "connection", None))
-    ):
-        what, remedy = (
-            ("is not awaited", "call the function without _async")
-            if is_awaited
-            else ("is awaited", "call the function whose name ends in _async, and await it")
+    if not is_awaited and _is_awaited(found):
+        return ConfigError(
+            f"this connection, a {kind}, is awaited",
+            remedy="call the function whose name ends in _async, and await it",
         )
-        return ConfigError(f"this connection, a {kind}, {what}", remedy=remedy)
+    if is_awaited and (isinstance(found, Connection) or hasattr(found, "in_transaction")):
+        return ConfigError(
+            f"this connection, a {kind}, is not awaited", remedy="call the function without _async"
+        )
     return ConfigError(
         f"jobs are queued over a connection of psycopg 3, and this is a {kind}",
         remedy="use psycopg.connect(...), or SQLAlchemy with an address that begins with postgresql+psycopg://",
     )
+
+
+def _is_awaited(found: object) -> bool:
+    return (
+        isinstance(found, AsyncConnection)
+        or hasattr(found, "get_raw_connection")
+        or inspect.iscoroutinefunction(_find_attribute(found))
+    )
+
+
+def _find_attribute(found: object) -> Any:
+    """Find what `connection` is without asking for it: of an awaited connection it is an error."""
+    return getattr(type(found), "connection", None)
