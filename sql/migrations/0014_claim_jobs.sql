@@ -244,8 +244,10 @@ BEGIN
     IF claim_jobs.status = 'failed' THEN
         FOR job IN SELECT * FROM reconciler.jobs_finished j
                     WHERE j.queue = settings.name AND j.status = 'failed' AND j.handler IS NOT NULL
-                    ORDER BY j.completed_at LIMIT room FOR UPDATE SKIP LOCKED
+                    ORDER BY j.completed_at LIMIT room + 1000 FOR UPDATE SKIP LOCKED
         LOOP
+            EXIT WHEN begun >= room;
+            -- Those that may not run now are passed over, up to a thousand.
             CONTINUE WHEN EXISTS (
                 SELECT FROM reconciler.jobs_open o
                  WHERE o.queue = job.queue AND (o.unique_key = job.unique_key
