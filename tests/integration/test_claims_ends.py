@@ -67,7 +67,7 @@ def test_a_failure_waits_longer_each_time(conn: psycopg.Connection) -> None:
         assert fail(conn, claimed, f"no {attempt}") == "pending"
         row = look(conn, job)
         assert (row["status"], row["attempts"], row["last_error"]) == ("pending", attempt, f"no {attempt}")
-        assert expected * 0.5 - 1 <= wait_of(conn, job) <= expected * 1.5
+        assert expected * 0.5 - 1 < wait_of(conn, job) <= expected
         pass_time(conn, 100)
     assert fail(conn, claim_one(conn, "mail"), "no 5") == "failed"
     row = look(conn, job)
@@ -123,7 +123,7 @@ def test_a_worker_that_vanishes_costs_an_attempt(conn: psycopg.Connection) -> No
     row = look(conn, job)
     assert (row["status"], row["attempts"], row["losses"]) == ("pending", 1, 1)
     assert row["last_error"]
-    assert 4 <= wait_of(conn, job) <= 15
+    assert 4 < wait_of(conn, job) <= 10
     assert rescue(conn) == 0
     pass_time(conn, 20)
     assert claim_one(conn, "mail").attempt == 2
@@ -327,7 +327,7 @@ def test_a_dead_job_is_not_revived_where_its_key_is_taken(conn: psycopg.Connecti
     second = enqueue(conn, unique_key="a", after=60)
     with pytest.raises(psycopg.errors.UniqueViolation):
         retry(conn, first)
-    assert [one.id for one in claim(conn, status="failed")] == [other]
+    assert [one.id for one in claim(conn, limit=1, status="failed")] == [other]
     assert look(conn, first)["status"] == "failed"
     cancel(conn, second)
     assert [one.id for one in claim(conn, status="failed")] == [first]
