@@ -8,7 +8,14 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 from reconciler.core.endpoint_requests import Problem
-from reconciler.errors import ConnectError, InvalidInputError, MigrationError, ReconcilerError, RightsError
+from reconciler.errors import (
+    ConnectError,
+    DatabaseError,
+    InvalidInputError,
+    MigrationError,
+    ReconcilerError,
+    RightsError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +116,9 @@ def make_problem(error: ReconcilerError) -> Problem:
             detail="the role of this endpoint lacks a right",
             remedy="SELECT reconciler.allow_work('…'), reconciler.allow_enqueue('…') with its name",
         )
-    return Problem(status=500, detail="the database said no", remedy="see the log of this process")
+    if isinstance(error, DatabaseError):
+        return Problem(status=500, detail="the database said no", remedy="see the log of this process")
+    return Problem(status=503, detail=error.message, remedy=error.remedy)
 
 
 def render_cause(error: ReconcilerError) -> str:

@@ -7,21 +7,24 @@ import logging
 import os
 import secrets
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from reconciler.database import endpoint_claims as claims
+from reconciler.database import claims
+from reconciler.database.rescues import rescue_jobs_async
 from reconciler.errors import ConnectError, ReconcilerError
 
-from .attempts import Cancelled, Completed, Failed, Returned, Snoozed, attempt
+from .attempts import Cancelled, Completed, Failed, Returned, Snoozed, attempt, describe_lateness
 from .drains import JobReport
 from .endpoint_answers import render_cause
 from .handlers import Job
-from .shared_connections import borrow
+from .lease_keeping import LeaseKeeper
+from .shared_connections import borrow, read_dsn
 from .slots import Slots
 from .threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from psycopg import AsyncConnection
 
@@ -35,6 +38,9 @@ _log: Final = logging.getLogger("reconciler.run_endpoint")
 _RESCUE_EVERY: Final = 10.0
 _FIRST_WAIT: Final = 0.2
 _LONGEST_WAIT: Final = 5.0
+# How long a coroutine may go on after it was told that its time is over, and after it was told to stop.
+_LEAVE_AFTER: Final = 5.0
+_STOP_AFTER: Final = 1.0
 
 
 class Performer:
@@ -58,8 +64,21 @@ class Performer:
         self._threads = Threads(concurrency)
         self._name = f"endpoint-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._jobs: dict[tuple[int, int], Job] = {}
-        self._keeper: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._interruption: asyncio.Future[None] | None = None
+        self._left: set[asyncio.Task[Outcome]] = set()
         self._rescue_at = 0.0
+        self._concurrency = concurrency
+        self._keeper = LeaseKeeper(
+            self._name,
+            on_lost=self._in_loop(lambda job: job.stop("lost", "its lease was over")),
+            on_cancel=self._in_loop(lambda job, by: job.stop("cancelled", f"cancelled by {by}")),
+        )
+
+    @property
+    def hanging(self) -> int:
+        """Return how many handlers were left behind and go on still."""
+        return self._threads.hanging + len(self._left)
 
     async def claim(self, queue: str, most: int, status: str) -> Sequence[ClaimedJob]:
         """Claim jobs, those first that come first; their leases are kept from now on.
@@ -72,16 +91,21 @@ class Performer:
         Raises:
             ReconcilerError: It could not be done.
         """
-        loop = asyncio.get_running_loop()
+        if self.hanging >= max(self._concurrency, 2):
+            raise ReconcilerError(
+                f"{self.hanging} handlers hang beyond their time, and only the end of the process ends them",
+                remedy="give their calls limits of their own, or their jobs more time, and start it again",
+            )
+        loop = self._loop = asyncio.get_running_loop()
         async with borrow(self._connections) as conn:
             if loop.time() >= self._rescue_at:
                 self._rescue_at = loop.time() + _RESCUE_EVERY
-                await claims.rescue_jobs(conn)
-            found = await claims.claim_jobs(conn, queue, self._name, most, status=status)
-        for job in found:
-            self._jobs[job.id, job.token] = Job(job)
-        if self._jobs and self._keeper is None:
-            self._keeper = asyncio.create_task(self._keep_leases())
+                await rescue_jobs_async(conn)
+            found = await claims.claim_jobs(conn, queue=queue, worker=self._name, limit=most, status=status)
+            dsn = read_dsn(conn)
+        jobs = {(job.id, job.token): Job(job) for job in found}
+        self._jobs.update(jobs)
+        self._keeper.keep(dsn, list(jobs.values()))
         return found
 
     async def perform(self, claimed: ClaimedJob) -> JobReport:
@@ -97,7 +121,7 @@ class Performer:
         begun = loop.time()
         job = self._jobs[claimed.id, claimed.token]
         try:
-            outcome = await attempt(job, self._handlers, self._threads)
+            outcome = await self._attempt(job)
             status = await self._write_down(claimed, outcome)
         finally:
             self._forget(claimed)
@@ -115,7 +139,7 @@ class Performer:
             self._forget(job)
         try:
             async with borrow(self._connections) as conn:
-                await claims.return_jobs(conn, [(job.id, job.token) for job in jobs])
+                await claims.return_jobs(conn, jobs)
         except ReconcilerError as error:
             _log.warning("%s jobs were not given back: %s", len(jobs), render_cause(error))
 
@@ -128,15 +152,49 @@ class Performer:
         """End the jobs that run, and give them back."""
         for job in list(self._jobs.values()):
             job.stop("stopping", "this process ends")
+        if self._interruption is not None and not self._interruption.done():
+            self._interruption.set_result(None)
 
     async def aclose(self) -> None:
         """Release what is ours."""
         self._threads.close()
-        if self._keeper is not None:
-            self._keeper.cancel()
+        await asyncio.to_thread(self._keeper.close)
 
     def _forget(self, claimed: ClaimedJob) -> None:
-        self._jobs.pop((claimed.id, claimed.token), None)
+        job = self._jobs.pop((claimed.id, claimed.token), None)
+        if job is not None:
+            self._keeper.release(job)
+
+    def _in_loop(self, function: Callable[..., object]) -> Callable[..., None]:
+        """Let a function be called from another thread."""
+
+        def call(*values: object) -> None:
+            with suppress(RuntimeError):  # the event loop is gone
+                assert self._loop is not None  # noqa: S101 - what is kept was claimed
+                self._loop.call_soon_threadsafe(function, *values)
+
+        return call
+
+    async def _attempt(self, job: Job) -> Outcome:
+        """Try a job; leave a handler behind that does not end although its time is over."""
+        loop = asyncio.get_running_loop()
+        task = asyncio.create_task(attempt(job, self._handlers, self._threads))
+        if self._interruption is None:
+            self._interruption = loop.create_future()
+        either: list[asyncio.Future[Any]] = [task, self._interruption]
+        await asyncio.wait(
+            either,
+            timeout=job.claimed.timeout + _LEAVE_AFTER,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if not task.done() and self._interruption.done():
+            await asyncio.wait([task], timeout=_STOP_AFTER)
+        if task.done():
+            return task.result()
+        _log.error("%s does not end although it was told to: it is left behind", job)
+        self._left.add(task)
+        task.add_done_callback(self._left.discard)
+        return Returned() if self._interruption.done() else Failed(error=describe_lateness(job))
 
     async def _write_down(self, claimed: ClaimedJob, outcome: Outcome) -> str:
         """Write down how a job ended, again and again while the database is away and the lease may hold.
@@ -164,31 +222,6 @@ class Performer:
             await asyncio.sleep(wait)
             wait = min(wait * 2, _LONGEST_WAIT)
 
-    async def _keep_leases(self) -> None:
-        """Renew the leases of all jobs that are ours at a third of the shortest, while there are any."""
-        while self._jobs:
-            shortest = min(job.claimed.lease for job in self._jobs.values())
-            await asyncio.sleep(shortest / 3)
-            held = dict(self._jobs)
-            if held:
-                await self._renew(held)
-        self._keeper = None
-
-    async def _renew(self, held: Mapping[tuple[int, int], Job]) -> None:
-        try:
-            async with borrow(self._connections) as conn:
-                ours = await claims.renew_leases(conn, self._name, list(held))
-        except ReconcilerError as error:
-            _log.warning("the leases of %s jobs were not renewed: %s", len(held), render_cause(error))
-            return
-        for key, job in held.items():
-            if key not in self._jobs:
-                continue  # it has ended meanwhile
-            if key[0] not in ours:
-                job.stop("lost", "its lease was lost")
-            elif ours[key[0]] is not None:
-                job.stop("cancelled", f"cancelled by {ours[key[0]]}")
-
 
 async def _finish(conn: AsyncConnection[Any], claimed: ClaimedJob, outcome: Outcome) -> str | None:
     """Send how a job ended.
@@ -196,30 +229,28 @@ async def _finish(conn: AsyncConnection[Any], claimed: ClaimedJob, outcome: Outc
     Returns:
         What it is now; None where it is no longer ours.
     """
-    job_id, token = claimed.id, claimed.token
+    jobs = [claimed]
     match outcome:
         case Completed():
-            is_ours = await claims.complete_job(conn, job_id, token, outcome.result, outcome.note)
-            return "completed" if is_ours else None
+            ours = await claims.complete_jobs(conn, jobs, [outcome.result], [outcome.note])
+            status = "completed"
         case Failed():
-            return await claims.fail_job(
-                conn, job_id, token, _clean(outcome.error), retry_in=outcome.retry_in, final=outcome.final
-            )
+            error = _clean(outcome.error)
+            statuses = await claims.fail_jobs(conn, jobs, [error], [outcome.retry_in], [outcome.final])
+            return statuses.get(claimed.id)
         case Snoozed():
-            return "pending" if await claims.snooze_job(conn, job_id, token, outcome.delay) else None
+            ours, status = await claims.snooze_jobs(conn, jobs, [outcome.delay]), "pending"
         case Cancelled():
-            return (
-                "cancelled"
-                if await claims.end_cancelled_job(conn, job_id, token, _clean(outcome.reason))
-                else None
-            )
+            ours = await claims.end_cancelled_jobs(conn, jobs, [_clean(outcome.reason)])
+            status = "cancelled"
         case Returned():
-            return "pending" if await claims.return_jobs(conn, [(job_id, token)]) else None
+            ours, status = await claims.return_jobs(conn, jobs), "pending"
+    return status if claimed.id in ours else None
 
 
-def _clean(text: str | None) -> str:
+def _clean(text: str) -> str:
     """Replace what PostgreSQL cannot keep in a text."""
-    return (text or "").encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 
 def _find_error(outcome: Outcome) -> str | None:

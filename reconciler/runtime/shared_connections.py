@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import select
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import psycopg
-from psycopg import AsyncConnection, errors
+from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 
-from reconciler.database.connect import CONNECT_TIMEOUT, describe_dsn, translate
-from reconciler.errors import ConnectError, MigrationError
+from reconciler.database.connect import describe_dsn
+from reconciler.errors import ConnectError
+
+from .links import complete_dsn, explain_refusal, is_outage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
-
-
-_AWAY: Final = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow)
-_TOO_OLD: Final = (errors.InvalidSchemaName, errors.UndefinedFunction, errors.UndefinedTable)
 
 
 @runtime_checkable
@@ -51,16 +50,28 @@ async def borrow(connections: Connections) -> AsyncIterator[AsyncConnection[Any]
         async with connections.connection() as conn:
             yield conn
     except psycopg.Error as error:
-        if conn is None or conn.closed or not error.sqlstate or isinstance(error, _AWAY):
+        if is_outage(error, conn) or not error.sqlstate:
             raise ConnectError(
-                f"no connection to the database: {error}", remedy="see that it runs"
+                f"no connection to the database: {error}",
+                remedy="see that it runs, and that it can be reached",
             ) from error
-        if isinstance(error, _TOO_OLD):
-            raise MigrationError(
-                f"the database lacks the schema reconciler, or has one of an earlier release: {error}",
-                remedy="run reconciler migrate",
-            ) from error
-        raise translate(error, f"{conn.info.dbname} on {conn.info.host}", lost=False) from error
+        raise explain_refusal(error, _describe(conn)) from error
+
+
+def read_dsn(conn: AsyncConnection[Any]) -> str:
+    """Read how another connection like this one is made.
+
+    Args:
+        conn: Open.
+
+    Returns:
+        A connection string, with the password.
+    """
+    return make_conninfo(conn.info.dsn, password=conn.info.password or None)
+
+
+def _describe(conn: AsyncConnection[Any] | None) -> str:
+    return "the database" if conn is None else f"{conn.info.dbname} on {conn.info.host} as {conn.info.user}"
 
 
 class SharedConnections:
@@ -79,7 +90,7 @@ class SharedConnections:
 
     def __init__(self, dsn: str, *, keep: int = 4) -> None:
         self._where = describe_dsn(dsn)
-        self._dsn = dsn
+        self._dsn = complete_dsn(dsn)
         self._keep = keep
         self._idle: list[AsyncConnection[Any]] = []
         self._is_closed = False
@@ -119,14 +130,9 @@ class SharedConnections:
         return None
 
     async def _open(self) -> AsyncConnection[Any]:
-        options: dict[str, Any] = (
-            {} if "connect_timeout" in self._dsn else {"connect_timeout": CONNECT_TIMEOUT}
-        )
         try:
             # Behind a pooler in transaction mode a prepared statement is not found again.
-            return await AsyncConnection.connect(
-                self._dsn, autocommit=True, prepare_threshold=None, application_name="reconciler", **options
-            )
+            return await AsyncConnection.connect(self._dsn, autocommit=True, prepare_threshold=None)
         except psycopg.Error as error:
             raise ConnectError(
                 f"cannot connect to {self._where}: {str(error).strip()}",
