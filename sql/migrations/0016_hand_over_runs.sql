@@ -108,7 +108,7 @@ DECLARE
     run reconciler.cron_execution_log;
 BEGIN
     SELECT * INTO run FROM reconciler.cron_execution_log l WHERE l.id = job.run_id FOR UPDATE;
-    IF run.status = 'running' AND run.handed_over AND run.queued_job_id = job.id THEN
+    IF run.status = 'running' AND run.handed_over THEN
         PERFORM reconciler.end_run_by_job(run, job);
     ELSIF job.job_name IS NOT NULL THEN
         PERFORM reconciler.log_job_end(job);

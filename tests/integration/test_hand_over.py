@@ -262,7 +262,7 @@ def test_a_one_time_job_is_in_the_log_when_it_is_over(site: Site, worker: psycop
 
 
 @pytest.mark.parametrize("body", [{}, {"sql": "SELECT 1"}])
-def test_a_one_time_job_that_somebody_cancels(site: Site, body: dict[str, str]) -> None:
+def test_a_one_time_job_that_somebody_cancels(site: Site, body: dict[str, Any]) -> None:
     """Cancelled before its time it is in the log as cancelled, whoever would have done it, and stays so."""
     site.apply(once("o", **body))
     assert site.rows("SELECT reconciler.cancel_job(id) FROM reconciler.jobs") == [("cancelled",)]
@@ -330,15 +330,17 @@ def test_a_renamed_job_ends_its_run(site: Site, worker: psycopg.Connection) -> N
     assert site.rows("SELECT name, last_status FROM reconciler.job_states") == [("z", "succeeded")]
 
 
-def test_the_runner_does_not_stay_for_it(site: Site) -> None:
-    """A run that a worker has in its hands keeps no runner awake, and no tick."""
+def test_nobody_stays_for_it(site: Site, worker: psycopg.Connection) -> None:
+    """A run that a worker has in its hands keeps no runner awake, and no tick, also when it is to end."""
     declare(site)
     begin(site)
+    claim_one(worker)
+    assert site.rows(CANCEL, log(site, "a", "id")[0][0]) == [("cancelling",)]
     began = site.rows("SELECT clock_timestamp()")[0][0]
     site.run("CALL reconciler.runner(stay => '30 seconds')")
-    site.run("CALL reconciler.tick(stay => '10 seconds')")
+    site.run("CALL reconciler.tick(stay => '30 seconds')")
     took = site.rows("SELECT clock_timestamp() - %s", began)[0][0]
-    assert took < timedelta(seconds=9)
+    assert took < timedelta(seconds=25)
 
 
 @pytest.mark.firing

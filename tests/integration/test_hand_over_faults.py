@@ -210,6 +210,50 @@ def test_ends_of_many_jobs_at_once(site: Site) -> None:
     ]
 
 
+def test_ends_come_in_one_order(site: Site, worker: psycopg.Connection) -> None:
+    """Of a batch the states of jobs are locked by name: two batches cannot wait for each other."""
+    names = [f"a{number}" for number in range(8)]
+    site.apply(*(job(name, handler="work.do") for name in names))
+    for name in reversed(names):
+        begin(site, name)
+    claimed = claim(worker)
+    with site.database.server.connect() as obstacle:
+        obstacle.execute("BEGIN; SELECT FROM reconciler.job_states WHERE name = 'a0' FOR UPDATE")
+        ending = Beside(
+            site,
+            "SELECT reconciler.complete_jobs(%s::bigint[], %s::bigint[])",
+            [one.id for one in claimed],
+            [one.token for one in claimed],
+        )
+        wait_until(
+            lambda: (
+                site.rows("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = %s", ending.pid)
+                == [(1,)]
+            ),
+            seconds=5,
+            what="it waits for the first state",
+        )
+        assert site.rows(
+            "SELECT count(*) FROM (SELECT FROM reconciler.job_states FOR UPDATE SKIP LOCKED) AS free"
+        ) == [(7,)]
+    assert ending.end() is None
+    check_aftermath(site)
+
+
+def test_the_backend_that_queued_is_left_alone(site: Site, worker: psycopg.Connection) -> None:
+    """It is at other work now, perhaps another run of the same job: cancelling the handler does not hit it."""
+    declare(site, concurrency="allow")
+    backend = site.database.connect()
+    backend.execute("CALL reconciler.run_job('a')")
+    claim_one(worker)
+    assert site.rows(CANCEL, log(site, "a", "id")[0][0]) == [("cancelling",)]
+    backend.execute("SELECT pg_advisory_lock_shared(lock_key) FROM reconciler.definitions WHERE name = 'a'")
+    site.run("UPDATE reconciler.cron_execution_log SET stop_at = stop_at - interval '1 hour'")
+    tick(site)
+    assert backend.execute("SELECT 1").fetchone() == (1,)
+    assert statuses(site) == ["running"]
+
+
 def test_cancelling_and_ending_at_once(site: Site) -> None:
     """People who cancel runs while workers end them are answered, and every run has one end."""
     declare(site, concurrency="allow")

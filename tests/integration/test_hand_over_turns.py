@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, LiteralString
 
 import pytest
 
-from tests.declared import Site, channel, job
+from tests.declared import Site, channel, job, once
 from tests.faults import check_aftermath
 from tests.handed_over import begin, declare, give_up
 from tests.queued import claim_one, complete, fail, retry
@@ -57,6 +57,23 @@ def test_a_dead_job_tried_again_holds_up_the_next_run(site: Site, worker: psycop
     retry(worker, queued)
     assert fire(site) is None
     assert statuses(site) == ["failed", "skipped"]
+
+
+def test_a_one_time_job_that_waits_for_its_time_holds_up_nothing(
+    site: Site, worker: psycopg.Connection
+) -> None:
+    """Somebody may run it before; only while a worker does it there is no second run beside it."""
+    site.apply(once("o"))
+    assert call(site, "o") is None
+    assert log(site, "o", "status", "trigger") == [("running", "manual")]
+    complete(worker, [claim_one(worker)])
+    site.run(DUE)
+    claimed = claim_one(worker)
+    assert call(site, "o") is None
+    assert statuses(site, "o") == ["succeeded", "skipped"]
+    complete(worker, [claimed])
+    assert statuses(site, "o") == ["succeeded", "skipped", "succeeded"]
+    check_aftermath(site)
 
 
 def test_another_body_waits_for_the_handler(site: Site, worker: psycopg.Connection) -> None:
