@@ -163,9 +163,9 @@ def test_an_open_job_with_the_key_is_the_answer(conn: Connection) -> None:
     complete(conn, [claimed])
     second = one(conn, put)
     assert second != first
-    put = put_many(conn, [{"handler": "a", "unique_key": key} for key in ("k", "l", "l")])
-    new = put[1][1]
-    assert put == [(1, second, False), (2, new, True), (3, new, False)]
+    made = put_many(conn, [{"handler": "a", "unique_key": key} for key in ("k", "l", "l")])
+    new = made[1][1]
+    assert made == [(1, second, False), (2, new, True), (3, new, False)]
     assert new > second
 
 
