@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from typing import Any, Final
 
 from .payloads import find_payload_faults
@@ -10,6 +11,8 @@ from .payloads import find_payload_faults
 LIMIT: Final = 4 * 1024 * 1024
 """Characters of JSON that are kept of one result."""
 _FAULTS: Final = 3
+_LONG: Final = 1000
+_NOT_KEPT: Final = "the result was not kept"
 _encode: Final = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -31,20 +34,19 @@ def encode_result(value: Any) -> tuple[str | None, str | None]:
         return _encode(value), None
     try:
         text = _encode(value)
-    except (TypeError, ValueError, RecursionError):
-        return None, _explain(value) or "the result was not kept: JSON cannot hold it"
+    except Exception:  # noqa: BLE001 - classes of other people may raise anything while they are looked at
+        return None, _explain(value) or f"{_NOT_KEPT}: JSON cannot hold it"
     if len(text) > LIMIT:
-        return None, f"the result was not kept: it takes {len(text) / 2**20:.1f} MB as JSON, the most is 4 MB"
-    # NUL and halves of surrogate pairs, which jsonb refuses, and what may be one of them.
-    if ("\\u0000" in text or "\\ud" in text or len(text) > 1000) and (note := _explain(value)):
+        return None, f"{_NOT_KEPT}: it takes {len(text) / 2**20:.1f} MB as JSON, the most is 4 MB"
+    # NUL and halves of surrogate pairs, which jsonb refuses, and what is nested too deeply for it.
+    if ("\\u0000" in text or "\\ud" in text or len(text) > _LONG) and (note := _explain(value)):
         return None, note
     return text, None
 
 
 def _explain(value: Any) -> str | None:
-    faults = []
-    for fault in find_payload_faults(value, "the result"):
-        faults.append(fault)
-        if len(faults) == _FAULTS:
-            break
-    return f"the result was not kept: {'; '.join(faults)}" if faults else None
+    try:
+        faults = list(islice(find_payload_faults(value, "the result"), _FAULTS))
+    except Exception:  # noqa: BLE001 - the same
+        return f"{_NOT_KEPT}: it cannot be looked at"
+    return f"{_NOT_KEPT}: {'; '.join(faults)}" if faults else None
