@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import logging
 import threading
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 from reconciler.errors import ReconcilerError
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from .handlers import Handlers
 
 _log: Final = logging.getLogger("reconciler.scheduler")
+_inside: Final[ContextVar[SchedulerWorker | None]] = ContextVar("inside", default=None)
+"""Whose job calls; handlers have a copy of the worker's context, in threads as well."""
 
 
 class SchedulerWorker:
@@ -61,7 +64,7 @@ class SchedulerWorker:
         thread, self._thread = self._thread, None
         if self._worker is not None:
             self._worker.stop()
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and _inside.get() is not self:
             thread.join()
 
     async def start_async(self) -> None:
@@ -73,7 +76,7 @@ class SchedulerWorker:
         """Stop, and wait for what runs; within a job of its own, without waiting."""
         task, self._task = self._task, None
         await asyncio.to_thread(self.stop)
-        if task is not None and task is not asyncio.current_task():
+        if task is not None and _inside.get() is not self:
             await asyncio.wait([task])
 
     def _make(self) -> Worker:
@@ -81,12 +84,14 @@ class SchedulerWorker:
         return self._worker
 
     def _run(self, worker: Worker) -> None:
+        _inside.set(self)
         try:
             worker.run(signals=False)
         except ReconcilerError as error:
             _log.error("no more jobs of the queue %s are done here: %s", self._queue, error)
 
     async def _run_async(self, worker: Worker) -> None:
+        _inside.set(self)
         try:
             await worker.run_async()
         except ReconcilerError as error:
