@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import pytest
 
+from reconciler.runtime.attempts import Failed
+from tests.attempted import try_once
 from tests.declared import Site, after, channel, job, once, queue
 from tests.faults import check_aftermath
 from tests.handed_over import begin, declare, give_up
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 
 DUE: LiteralString = "UPDATE reconciler.jobs SET run_at = clock_timestamp()"
 CANCEL: LiteralString = "SELECT reconciler.cancel_run(%s)"
-OVER_TIME = "timed out: it took longer than 300 s"
 
 
 @pytest.fixture
@@ -166,12 +168,18 @@ def test_without_retries_of_its_own_the_queues_waits_count(site: Site, worker: p
 
 
 def test_over_its_limit(site: Site, worker: psycopg.Connection) -> None:
-    """A handler that took too long has timed out, as SQL has."""
-    declare(site, timeout="5m")
+    """A handler that took too long, in its worker's words, has timed out, as SQL has."""
+    declare(site, timeout="50ms")
     begin(site)
-    give_up(worker, OVER_TIME)
-    assert log(site, "a", "status", "error_message") == [("timed_out", OVER_TIME)]
+    claimed = claim_one(worker)
+    outcome = asyncio.run(try_once(lambda: asyncio.sleep(60), timeout=claimed.timeout))
+    assert isinstance(outcome, Failed)
+    fail(worker, claimed, outcome.error, final=True)
+    assert log(site, "a", "status", "error_message") == [("timed_out", outcome.error)]
     assert alerts(site) == [("failed", 1, True)]
+    begin(site)
+    give_up(worker, "TimeoutError: timed out")
+    assert statuses(site) == ["timed_out", "failed"]
 
 
 def test_a_good_end_resolves_and_starts(site: Site, worker: psycopg.Connection) -> None:

@@ -241,7 +241,7 @@ def test_ends_come_in_one_order(site: Site, worker: psycopg.Connection) -> None:
 
 
 def test_the_backend_that_queued_is_left_alone(site: Site, worker: psycopg.Connection) -> None:
-    """It is at other work now, perhaps another run of the same job: cancelling the handler does not hit it."""
+    """It is at other work now, perhaps another run of the same job: to cancel the handler leaves it."""
     declare(site, concurrency="allow")
     backend = site.database.connect()
     backend.execute("CALL reconciler.run_job('a')")
