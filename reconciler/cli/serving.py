@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
+    import psycopg
     from starlette.applications import Starlette
 
     from reconciler.cli.session import Session
@@ -80,13 +81,16 @@ def serve(
     from reconciler.core.endpoint_requests import RunRules
     from reconciler.runtime.handlers import load_handlers
 
-    session = open_session(config_path, target_name, dsn)
-    tokens = _find_tokens(session, secrets)
+    # A machine that only serves, and has its token in the environment, needs no configuration.
+    is_bare = dsn is not None and config_path is None and not secrets
+    session = None if is_bare else open_session(config_path, target_name, dsn)
+    found = dsn if session is None else session.find_dsn()
+    tokens = _find_tokens(session, found or "", secrets)
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as python -m does
     rules = RunRules(max_limit=max_limit, **({} if budget is None else {"budget": budget}))
     patience = (timedelta(seconds=25) if grace is None else grace).total_seconds()
     made = make_app(
-        session.find_dsn(),
+        found or "",
         load_handlers(app),
         tokens=tokens,
         prefix=prefix,
@@ -102,31 +106,40 @@ def serve(
     return exits.DONE
 
 
-def _find_tokens(session: Session, secrets: tuple[str, ...]) -> list[Hidden]:
+def _find_tokens(session: Session | None, dsn: str, secrets: tuple[str, ...]) -> list[Hidden]:
     """Find the tokens: each text may hold several, with blanks or line ends between them."""
     from reconciler.core.hidden import Hidden
+    from reconciler.database.connect import connect
     from reconciler.runtime.secret_values import SecretStores
 
-    with session.connect() as conn:
+    texts = [Hidden(os.environ.get(_VARIABLE, ""))]
+    with connect(dsn) as conn:
         _check_rights(conn)
-        stores = SecretStores(config=session.config, environment=os.environ)
-        texts = [stores.resolve(name, conn) for name in secrets] or [Hidden(os.environ.get(_VARIABLE, ""))]
+        if secrets and session is not None:
+            stores = SecretStores(config=session.config, environment=os.environ)
+            texts = [stores.resolve(name, conn) for name in secrets]
     tokens = [Hidden(token) for text in texts for token in text.reveal().split()]
     if not tokens:
         raise ConfigError(
             "the run endpoint has no token, so anybody could run jobs",
-            remedy=f"set {_VARIABLE}, or name a secret of {session.config.path} with --token-secret",
+            remedy=f"set {_VARIABLE}, or name a secret of reconciler.yaml with --token-secret",
         )
     if min(len(token.reveal()) for token in tokens) < _SHORT:
         click.echo("A token is short enough to be guessed: take 32 random characters.", err=True)
     return tokens
 
 
-def _check_rights(conn: Any) -> None:
+def _check_rights(conn: psycopg.Connection) -> None:
     """See at the start, and not at the first call, whether the role may claim jobs."""
-    from reconciler.database.runs import require_runtime
+    import psycopg
 
-    require_runtime(conn)
+    from reconciler.database.claims import reread_settings
+    from reconciler.runtime.links import explain_refusal
+
+    try:
+        reread_settings(conn, ["default"])
+    except psycopg.errors.ProgrammingError as error:
+        raise explain_refusal(error, f"{conn.info.dbname} on {conn.info.host}") from error
 
 
 def _listen(host: str, port: int) -> socket.socket:
