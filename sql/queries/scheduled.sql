@@ -1,6 +1,5 @@
 -- name: find_latest
--- The open job of an id, else the one that was finished last. A queue's finished jobs are walked from the newest on:
--- they are as many as its retention keeps.
+-- The open job of an id, else the one that was finished last; each part reads one row of an index.
 SELECT id FROM (
     (SELECT j.id, j.completed_at FROM reconciler.jobs_open j
       WHERE j.queue = %(queue)s AND j.unique_key = %(job_id)s)

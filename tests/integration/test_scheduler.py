@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from reconciler.database.queries import load_queries
 from reconciler.errors import DatabaseError, InvalidInputError, RefusedError, RightsError
 from reconciler.runtime import JobStatus, JobType, Scheduler, SchedulerConfig, SchedulerJob, TriggerType
 from tests.declared import Site
@@ -450,6 +452,30 @@ def test_owners_have_queues_of_their_own(site: Site, scheduler: Scheduler) -> No
     ]
     with pytest.raises(RefusedError, match="belongs to the owner app"):
         Scheduler(site.dsn, owner="billing", queue="scheduler").schedule_one_time_job(greet, SOON, "a")
+
+
+@pytest.mark.parametrize("job_id", ["key 6", "job 5", "nothing"])
+def test_a_job_is_found_among_many(site: Site, scheduler: Scheduler, job_id: str) -> None:
+    """By an index, with statistics and without: scheduling asks for it each time."""
+    scheduler.start()
+    scheduler.shutdown()
+    site.run(
+        "INSERT INTO reconciler.jobs (handler, queue, status, completed_at, unique_key, job_name)"
+        " SELECT 'x', 'scheduler', 'completed', now() - g * interval '1 s',"
+        " CASE g % 2 WHEN 0 THEN 'key ' || g END, CASE g % 2 WHEN 1 THEN 'job ' || g % 10 END FROM generate_series(1, 20000) AS g"
+    )
+    with site.database.connect() as conn:
+        query = load_queries("scheduled")["find_latest"]
+        for statement in ("SELECT 1", "ANALYZE reconciler.jobs"):
+            conn.execute(statement)
+            plan = conn.execute(
+                "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) " + query, {"queue": "scheduler", "job_id": job_id}
+            ).fetchall()
+            text = "\n".join(line for (line,) in plan)
+            assert "Seq Scan on jobs_finished" not in text
+            read = [int(rows) for rows in re.findall(r"on jobs_finished.*rows=(\d+)", text)]
+            assert len(read) == 2
+            assert sum(read) == (job_id != "nothing")
 
 
 def test_nothing_is_made_by_reading(site: Site, scheduler: Scheduler) -> None:
