@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, Literal
-from urllib.parse import parse_qsl
 
 from .durations import parse_duration
 from .names import find_nearest
 from .queued_jobs import NewJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _RUN_KEYS: Final = ("queue", "status", "limit", "timeout", "wait")
 _JOB_KEYS: Final = (
@@ -82,13 +81,15 @@ class _BadValueError(Exception):
     """A value that cannot be taken; its arguments are what and what to do."""
 
 
-def parse_run_request(query: str, prefer: Iterable[str], rules: RunRules) -> RunRequest | Problem:
+def parse_run_request(
+    query: Sequence[tuple[str, str]] | None, prefer: Iterable[str], rules: RunRules
+) -> RunRequest | Problem:
     """Parse what a call wants to be run.
 
     `queue=failed` without a status means the failed jobs of the default queue.
 
     Args:
-        query: What follows the question mark.
+        query: Names and values; None for a query that cannot be read.
         prefer: The values of the header Prefer (RFC 7240): `respond-async` does not wait.
         rules: What may be asked for.
 
@@ -142,13 +143,11 @@ def _make_bad_request(error: _BadValueError) -> Problem:
     return Problem(status=400, detail=detail, remedy=remedy)
 
 
-def _read_query(query: str) -> dict[str, str]:
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=20)
-    except ValueError:
-        raise _BadValueError("the query cannot be read", f"send {_list(_RUN_KEYS)}, in UTF-8") from None
+def _read_query(query: Sequence[tuple[str, str]] | None) -> dict[str, str]:
+    if query is None:
+        raise _BadValueError("the query cannot be read", f"send {_list(_RUN_KEYS)}, in UTF-8")
     values: dict[str, str] = {}
-    for key, value in pairs:
+    for key, value in query:
         _check_key(key, _RUN_KEYS, "parameter")
         if key in values:
             raise _BadValueError(f"the parameter {key} stands there twice", "send it once")

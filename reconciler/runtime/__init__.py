@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from reconciler.core.endpoint_requests import RunRules
     from reconciler.core.queued_jobs import Enqueued, NewJob, QueuedJob
     from reconciler.core.scheduler_jobs import (
         JobStatus,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         retry_jobs_async,
     )
     from .registry import Registry
+    from .run_endpoint import RunEndpoint, handle_run_request, handle_run_request_async
     from .scheduler import Scheduler
     from .worker import Worker
 
@@ -66,6 +68,8 @@ __all__ = [
     "Registry",
     "Retry",
     "Run",
+    "RunEndpoint",
+    "RunRules",
     "ScheduledJob",
     "Scheduler",
     "SchedulerConfig",
@@ -86,6 +90,8 @@ __all__ = [
     "get_jobs_by_status_async",
     "handle_cron_trigger",
     "handle_cron_trigger_async",
+    "handle_run_request",
+    "handle_run_request_async",
     "handler",
     "list_jobs",
     "load_handlers",
@@ -130,9 +136,13 @@ _ELSEWHERE: Final = {
         ("Fail", "Handlers", "Job", "Retry", "Snooze", "handler", "load_handlers"),
         "reconciler.runtime.handlers",
     ),
+    **dict.fromkeys(
+        ("RunEndpoint", "handle_run_request", "handle_run_request_async"), "reconciler.runtime.run_endpoint"
+    ),
     "ExecutionResult": "reconciler.database.registrations",
     "Registry": "reconciler.runtime.registry",
     "Run": "reconciler.database.executions",
+    "RunRules": "reconciler.core.endpoint_requests",
     "ScheduledJob": "reconciler.database.registrations",
     "Scheduler": "reconciler.runtime.scheduler",
     "Worker": "reconciler.runtime.worker",

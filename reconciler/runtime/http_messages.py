@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from reconciler.core.endpoint_requests import Problem
+
+_MOST: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,17 @@ class Call:
     query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+
+    def read_query(self) -> list[tuple[str, str]] | None:
+        """Read the query's parameters.
+
+        Returns:
+            Name and value of each; None where it is not in UTF-8, or holds too many.
+        """
+        try:
+            return parse_qsl(self.query, keep_blank_values=True, errors="strict", max_num_fields=_MOST)
+        except ValueError:
+            return None
 
     def find_header(self, name: str) -> str | None:
         """Find a header, whatever the case of its name.

@@ -118,7 +118,7 @@ class RunEndpoint:
         if refusal is not None:
             return refusal
         prefer = call.find_header("prefer") or ""
-        request = parse_run_request(call.query, [prefer], self._rules)
+        request = parse_run_request(call.read_query(), [prefer], self._rules)
         if isinstance(request, Problem):
             return make_problem_answer(request)
         if self._performer.is_stopping:

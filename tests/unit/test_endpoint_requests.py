@@ -19,20 +19,21 @@ from reconciler.core.endpoint_requests import (
 from reconciler.core.hidden import Hidden
 from reconciler.core.queued_jobs import NewJob
 from reconciler.errors import ConfigError
+from reconciler.runtime.http_messages import Call
 
 RULES = RunRules(max_limit=50, budget=timedelta(seconds=25), max_budget=timedelta(minutes=2))
 
 
 def parse(query: str, *prefer: str) -> RunRequest:
     """Parse a query that is right."""
-    request = parse_run_request(query, prefer, RULES)
+    request = parse_run_request(Call(query=query).read_query(), prefer, RULES)
     assert isinstance(request, RunRequest), request
     return request
 
 
 def refuse(query: str) -> Problem:
     """Parse a query that is wrong."""
-    problem = parse_run_request(query, (), RULES)
+    problem = parse_run_request(Call(query=query).read_query(), (), RULES)
     assert isinstance(problem, Problem), problem
     assert problem.status == 400
     assert problem.remedy
