@@ -462,7 +462,8 @@ def test_a_job_is_found_among_many(site: Site, scheduler: Scheduler, job_id: str
     site.run(
         "INSERT INTO reconciler.jobs (handler, queue, status, completed_at, unique_key, job_name)"
         " SELECT 'x', 'scheduler', 'completed', now() - g * interval '1 s',"
-        " CASE g % 2 WHEN 0 THEN 'key ' || g END, CASE g % 2 WHEN 1 THEN 'job ' || g % 10 END FROM generate_series(1, 20000) AS g"
+        " CASE g % 2 WHEN 0 THEN 'key ' || g END, CASE g % 2 WHEN 1 THEN 'job ' || g % 10 END"
+        " FROM generate_series(1, 20000) AS g"
     )
     with site.database.connect() as conn:
         query = load_queries("scheduled")["find_latest"]
