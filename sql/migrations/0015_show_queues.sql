@@ -108,36 +108,36 @@ WITH RECURSIVE scan (name) AS (
     SELECT n.name,
            coalesce(q.mode, CASE n.name WHEN 'blocking' THEN 'blocking' ELSE 'standard' END) AS mode,
            q.name IS NOT NULL                         AS declared,
-           ready.waiting + ordered.waiting            AS waiting,
-           ready.scheduled + ordered.scheduled        AS scheduled,
-           running.jobs                               AS running,
-           dead.jobs                                  AS failed,
+           coalesce(ready.waiting, 0) + coalesce(ordered.waiting, 0)     AS waiting,
+           coalesce(ready.scheduled, 0) + coalesce(ordered.scheduled, 0) AS scheduled,
+           coalesce(running.jobs, 0)                  AS running,
+           coalesce(dead.jobs, 0)                     AS failed,
            least(ready.oldest, ordered.oldest)        AS oldest,
            recent.minute, recent.hour, recent.rate,
            pull.workers + push.workers                AS workers,
            q.concurrency, q.rate_count, q.rate_per
       FROM names n
       LEFT JOIN reconciler.queues q ON q.name = n.name
-     CROSS JOIN LATERAL (
-           SELECT count(*) FILTER (WHERE j.run_at <= statement_timestamp()) AS waiting,
-                  count(*) FILTER (WHERE j.run_at > statement_timestamp())  AS scheduled,
-                  min(j.run_at) FILTER (WHERE j.run_at <= statement_timestamp()) AS oldest
+      LEFT JOIN (
+           SELECT j.queue, count(*) FILTER (WHERE j.run_at <= statement_timestamp()) AS waiting,
+                  count(*) FILTER (WHERE j.run_at > statement_timestamp())           AS scheduled,
+                  min(j.run_at) FILTER (WHERE j.run_at <= statement_timestamp())     AS oldest
              FROM reconciler.jobs_open j
-            WHERE j.queue = n.name AND j.status = 'pending' AND j.ordering_key IS NULL AND j.handler IS NOT NULL
-              AND j.active) AS ready
-     CROSS JOIN LATERAL (
-           SELECT count(*) FILTER (WHERE j.run_at <= statement_timestamp()) AS waiting,
-                  count(*) FILTER (WHERE j.run_at > statement_timestamp())  AS scheduled,
-                  min(j.run_at) FILTER (WHERE j.run_at <= statement_timestamp()) AS oldest
+            WHERE j.status = 'pending' AND j.ordering_key IS NULL AND j.handler IS NOT NULL AND j.active
+            GROUP BY j.queue) AS ready ON ready.queue = n.name
+      LEFT JOIN (
+           SELECT j.queue, count(*) FILTER (WHERE j.run_at <= statement_timestamp()) AS waiting,
+                  count(*) FILTER (WHERE j.run_at > statement_timestamp())           AS scheduled,
+                  min(j.run_at) FILTER (WHERE j.run_at <= statement_timestamp())     AS oldest
              FROM reconciler.jobs_open j
-            WHERE j.queue = n.name AND j.status = 'pending' AND j.ordering_key IS NOT NULL AND j.handler IS NOT NULL
-              AND j.active) AS ordered
-     CROSS JOIN LATERAL (
-           SELECT count(*) AS jobs FROM reconciler.jobs_open j
-            WHERE j.queue = n.name AND j.status = 'running' AND j.handler IS NOT NULL) AS running
-     CROSS JOIN LATERAL (
-           SELECT count(*) AS jobs FROM reconciler.jobs_finished f
-            WHERE f.queue = n.name AND f.status = 'failed') AS dead
+            WHERE j.status = 'pending' AND j.ordering_key IS NOT NULL AND j.handler IS NOT NULL AND j.active
+            GROUP BY j.queue) AS ordered ON ordered.queue = n.name
+      LEFT JOIN (
+           SELECT j.queue, count(*) AS jobs FROM reconciler.jobs_open j
+            WHERE j.status = 'running' AND j.handler IS NOT NULL GROUP BY j.queue) AS running ON running.queue = n.name
+      LEFT JOIN (
+           SELECT f.queue, count(*) AS jobs FROM reconciler.jobs_finished f
+            WHERE f.status = 'failed' GROUP BY f.queue) AS dead ON dead.queue = n.name
      CROSS JOIN LATERAL (
            SELECT count(*) FILTER (WHERE l.status = 'completed'
                                      AND l.completed_at > statement_timestamp() - interval '1 minute') AS minute,
@@ -157,7 +157,7 @@ WITH RECURSIVE scan (name) AS (
             WHERE n.name = ANY (w.queues) AND w.seen_at > statement_timestamp() - interval '1 minute') AS pull
      CROSS JOIN LATERAL (
            SELECT count(*) AS workers FROM reconciler.workers w JOIN reconciler.definitions d ON d.name = w.name
-            WHERE w.queue = n.name AND w.status = 'pending' AND d.active IS NOT FALSE) AS push
+            WHERE w.queue = n.name AND w.status = 'pending' AND d.active) AS push
 )
 SELECT f.name                                             AS queue,
        f.mode, f.declared, f.waiting, f.scheduled, f.running, f.failed,
