@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("reconciler.worker")
 _MOST: Final = 2000
 """Jobs of one statement."""
+_REFUSALS: Final = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.InternalError,
+    psycopg.ProgrammingError,
+    psycopg.errors.ProgramLimitExceeded,
+)
+"""Classes of errors that may be about one of the jobs."""
 _MOST_TEXT: Final = 16 * 1024 * 1024
 """Characters of results of one statement."""
 
@@ -136,12 +144,7 @@ class Finisher:
 
         try:
             ours = await self._link.use(send)
-        except (psycopg.DataError, psycopg.ProgrammingError, psycopg.InternalError) as error:
-            await self._send_singly(kind, group, error)
-            return
-        except psycopg.OperationalError as error:
-            if not isinstance(error, psycopg.errors.ProgramLimitExceeded):
-                raise
+        except _REFUSALS as error:
             await self._send_singly(kind, group, error)
             return
         self._count(kind, group, ours, is_repeated=is_repeated)
