@@ -309,13 +309,13 @@ class Scheduler:
         with self._kept.use() as conn:
             return self._read(conn, job_id)
 
-    def get_jobs_by_status(self, status: JobStatus, *, limit: int = 100) -> list[SchedulerJob]:
+    def get_jobs_by_status(self, status: JobStatus, *, limit: int = 1000) -> list[SchedulerJob]:
         """Read the jobs of a status.
 
         Args:
             status: SCHEDULED has the jobs to come, recurring ones among them; the others have what runs and
                 what ran, each run of a recurring job by itself.
-            limit: How many at the most of those that are no recurring jobs.
+            limit: How many at the most besides recurring jobs: those that were scheduled last.
 
         Returns:
             What is due first, first; of what is over, the newest first.
