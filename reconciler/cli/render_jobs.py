@@ -264,16 +264,16 @@ def _list_facts(job: QueuedJob, limits: Limits) -> Iterator[tuple[str, str]]:
 
 def _describe_holder(held: Held) -> str:
     until = f", until {render_instant(held.until)}" if held.until else ""
-    others = f"{held.waiting} job{'' if held.waiting == 1 else 's'}"
-    return f"job {held.job_id}, {_describe_why(held)}{until}; {others} wait behind it"
+    others = "1 job waits" if held.waiting == 1 else f"{held.waiting} jobs wait"
+    return f"job {held.job_id}, which {_describe_why(held)}{until}; {others} behind it"
 
 
 def _describe_why(held: Held) -> str:
     return {
-        "running": "which runs",
-        "retry": "which waits for its next try",
-        "failed": "which is dead",
-        "future": "which is due later",
+        "running": "runs",
+        "retry": "waits for its next try",
+        "failed": "is dead",
+        "future": "is due later",
     }.get(held.why, held.why)
 
 
