@@ -301,7 +301,7 @@ def _diff_foreign(resource: DesiredResource, definition: Definition, comparison:
     change = _make_change(
         resource,
         "adopted",
-        Snapshot(document=_without_entry(definition.document, resource.document), entry=entry),
+        Snapshot(document=_align_entry(definition.document, resource.document), entry=entry),
         Snapshot(
             document=resource.document,
             entry=_complete(resource.entry, applied.username if applied else comparison.observed.facts.role),
@@ -319,11 +319,10 @@ def _diff_foreign(resource: DesiredResource, definition: Definition, comparison:
     )
 
 
-def _without_entry(document: str, declared: str) -> str:
+def _align_entry(document: str, declared: str) -> str:
     """Let a document say of the entry what is declared: the entries themselves are compared."""
     wanted = json.loads(declared)
-    kept = {key: value for key, value in json.loads(document).items() if key not in _OF_ENTRY}
-    return render_canonical(kept | {key: wanted[key] for key in _OF_ENTRY if key in wanted})
+    return render_canonical(json.loads(document) | {key: wanted[key] for key in _OF_ENTRY if key in wanted})
 
 
 def _refuse_foreign(resource: DesiredResource, definition: Definition, observed: ObservedState) -> Change:

@@ -24,7 +24,7 @@ KINDS: tuple[Kind, ...] = ("channel", "queue", "job", "worker")
 SECTIONS: dict[str, Kind] = {"jobs": "job", "queues": "queue", "workers": "worker", "channels": "channel"}
 """The sections of a spec file and the kind of what they hold."""
 
-BUILT_IN_QUEUES = frozenset({"default"})
+BUILT_IN_QUEUES = frozenset({"default", "blocking"})
 """Queues that exist without being declared."""
 
 WORKER_PATIENCE = timedelta(seconds=30)

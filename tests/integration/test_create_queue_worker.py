@@ -249,21 +249,26 @@ def test_drop_removes_all_of_it(site: Site) -> None:
 def test_unscheduling_it_hurts_nothing(site: Site) -> None:
     """After cron.unschedule nothing is missed, status and doctor tell, and it can be made anew or dropped."""
     create(site, schedule="* * * * *")
+    create(site, "stays")
     site.run("SELECT cron.unschedule('worker-default-1')")
     site.run("UPDATE reconciler.job_states SET next_due_at = now() - interval '1 hour'")
     tick(site)
     assert alerts(site, "worker-default-1") == []
     with connect(site.dsn) as conn:
-        assert [job.state for job in read_status(conn, "GMT")] == ["missing"]
+        states = {job.name: job.state for job in read_status(conn, "GMT")}
         findings = {one.code: one for one in find_runtime_troubles(conn, observe_facts(conn))}
-    assert set(findings) == {"worker_unscheduled"}
+    assert states["worker-default-1"] == "missing"
+    assert set(findings) == {"worker_unscheduled", "workers_unwatched"}
     assert "reconciler.drop_queue_worker('worker-default-1')" in findings["worker_unscheduled"].remedy
     jobid = create(site, schedule="* * * * *")
     assert site.entry("worker-default-1")["jobid"] == jobid
-    assert site.rows("SELECT next_due_at > now() FROM reconciler.job_states") == [(True,)]
+    due: LiteralString = (
+        "SELECT next_due_at > now() FROM reconciler.job_states WHERE name = 'worker-default-1'"
+    )
+    assert site.rows(due) == [(True,)]
     site.run("SELECT cron.unschedule('worker-default-1')")
     assert drop(site) is True
-    assert site.rows("SELECT count(*) FROM reconciler.secrets") == [(0,)]
+    assert site.rows("SELECT name FROM reconciler.secrets") == [("worker.stays",)]
 
 
 def test_doctor_says_where_nobody_looks_after_them(site: Site) -> None:
@@ -310,6 +315,12 @@ def test_workers_of_another_role_are_refused(site: Site, alice: Site) -> None:
     for attempt in (create, drop):
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="belongs to the role alice"):
             attempt(site, user="bob")
+    for function in (
+        "forget_queue_worker('worker-default-1')",
+        "store_queue_worker('worker-default-1', 'https://a.test', 't', '0 0 29 2 *', 1, 'bob')",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="belongs to the role alice"):
+            site.database.connect("bob").execute(f"SELECT reconciler.{function}".encode())
     site.run("GRANT alice TO bob")
     for attempt in (create, drop):
         with pytest.raises(psycopg.errors.InsufficientPrivilege) as caught:

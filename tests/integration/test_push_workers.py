@@ -16,7 +16,7 @@ from tests.faults import check_aftermath, check_recovery, running, statuses
 from tests.http_server import Answer, HttpServer, run_http_server
 from tests.pg_net import STAND_IN, answer
 from tests.runs import alerts, call, fire, log, tick, wait_for_pg_cron
-from tests.servers import LIBPQ_KINDS
+from tests.servers import ALL_KINDS, LIBPQ_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,6 +205,9 @@ def test_a_worker_can_be_paused_and_called_by_hand(site: Site, server: HttpServe
     site.run("CALL reconciler.runner()")
     assert log(site, "a", "status", "trigger") == [("skipped", "schedule"), ("succeeded", "manual")]
     assert len(server.received) == 1
+    site.apply(queue("outreach"), worker("a", url=server.url(PATH), limit=2))
+    assert site.rows("SELECT job_name FROM reconciler.pauses") == [("a",)]
+    assert site.rows("SELECT total_runs FROM reconciler.job_states") == [(1,)]
 
 
 @ON_17
@@ -311,9 +314,13 @@ def test_a_token_is_sent_and_seen_nowhere_else(site: Site, server: HttpServer) -
     assert seen[-1].count("CALL reconciler.run_job") > 3
 
 
-@ON_17
-def test_pg_cron_fires_a_worker(site: Site, server: HttpServer) -> None:
-    """The entry calls the endpoint with the token, and its run is in the log as scheduled."""
+@pytest.mark.parametrize(
+    "any_mode_database", [ALL_KINDS[1], ALL_KINDS[3]], indirect=True, ids=lambda kind: str(kind.name)
+)
+def test_pg_cron_fires_a_worker(any_mode_database: Database, server: HttpServer) -> None:
+    """The entry calls the endpoint with the token, over connections and in background workers."""
+    site = Site(any_mode_database)
+    site.run("CREATE EXTENSION http")
     declare(site, server, schedule="1 second")
     wait_for_pg_cron(site, lambda: bool(server.received), what="the endpoint is called")
     wait_for_pg_cron(site, lambda: "succeeded" in statuses(site), what="the answer is in the log")
