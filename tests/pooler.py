@@ -1,10 +1,12 @@
-"""A pooler in transaction mode, as small as can be: one client, two backends, one after the other."""
+"""Poolers in transaction mode, as small as can be: for one client with two backends, and for many clients."""
 
 from __future__ import annotations
 
+import queue
+import select
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -82,3 +84,92 @@ def _read(backend: socket.socket, size: int) -> bytes:
             raise ConnectionError("the backend went away")
         data += more
     return data
+
+
+@contextmanager
+def run_shared_pooler(dsn: str, *, size: int) -> Iterator[str]:
+    """Stand between any number of clients and a few backends: each transaction has one of them for itself.
+
+    Args:
+        dsn: The server, reached over a socket without a password.
+        size: How many backends there are.
+
+    Yields:
+        A connection string to the pooler.
+    """
+    parts = conninfo_to_dict(dsn)
+    path = f"{parts['host']}/.s.PGSQL.{parts['port']}"
+    idle: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+    startup = b"".join(
+        name + b"\0" + value.encode() + b"\0"
+        for name, value in ((b"user", str(parts["user"])), (b"database", str(parts["dbname"])))
+    )
+    greeting = b""
+    for _ in range(size):
+        backend = socket.socket(socket.AF_UNIX)
+        backend.connect(path)
+        packet = (196608).to_bytes(4, "big") + startup + b"client_encoding\0utf8\0\0"
+        backend.sendall((len(packet) + 4).to_bytes(4, "big") + packet)
+        greeting = _read_answer(backend)
+        idle.put(backend)
+    listener = socket.create_server(("127.0.0.1", 0))
+    is_over = threading.Event()
+
+    def accept() -> None:
+        while not is_over.is_set():
+            if select.select([listener], [], [], 0.05)[0]:
+                client, _ = listener.accept()
+                threading.Thread(target=_share, args=(client, greeting, idle), daemon=True).start()
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    try:
+        port = listener.getsockname()[1]
+        yield make_conninfo(dsn, host="127.0.0.1", port=port, sslmode="disable", gssencmode="disable")
+    finally:
+        is_over.set()
+        thread.join()
+        listener.close()
+        while not idle.empty():
+            idle.get().close()
+
+
+def _share(client: socket.socket, greeting: bytes, idle: queue.SimpleQueue[socket.socket]) -> None:
+    """Serve one client: take a backend for as long as one of its transactions is open."""
+    with client, suppress(OSError):
+        size = int.from_bytes(_read(client, 4), "big")
+        if _read(client, size - 4)[:4] != (196608).to_bytes(4, "big"):
+            return  # wants to cancel something: nobody hears it here
+        client.sendall(greeting)
+        while select.select([client], [], [])[0]:
+            backend = idle.get()
+            try:
+                is_at_end = _pass_transaction(client, backend)
+            finally:
+                idle.put(backend)
+            if is_at_end:
+                return
+
+
+def _pass_transaction(client: socket.socket, backend: socket.socket) -> bool:
+    """Pass messages both ways until all questions are answered and no transaction is open.
+
+    Returns:
+        Whether the client goes.
+    """
+    asked = 0
+    while True:
+        for one in select.select([client, backend], [], [])[0]:
+            head = _read(one, 5)
+            message = head + _read(one, int.from_bytes(head[1:], "big") - 4)
+            if one is client:
+                if head[:1] == b"X":
+                    return True
+                asked += head[:1] in {b"Q", b"S", b"F"}
+                backend.sendall(message)
+                continue
+            client.sendall(message)
+            if head[:1] == b"Z":
+                asked -= 1
+                if asked == 0 and message[-1:] == b"I":
+                    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime  # noqa: TC003 - psycopg's class_row looks at the types
@@ -10,8 +11,6 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
-
-from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -282,8 +281,10 @@ def statuses(site: Site, queue: str = "default") -> dict[str, int]:
 
 def wait_for_statuses(site: Site, queue: str, *, seconds: float = 20, **expected: int) -> None:
     """Wait until the jobs of a queue have these statuses, and no other ones."""
-    what = f"queue {queue} has {expected}"
-    wait_until(lambda: statuses(site, queue) == expected, seconds=seconds, what=what)
+    give_up_at = time.monotonic() + seconds
+    while (found := statuses(site, queue)) != expected:
+        assert time.monotonic() < give_up_at, f"queue {queue} has {found} in place of {expected}"
+        time.sleep(0.02)
 
 
 @dataclass
