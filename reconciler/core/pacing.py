@@ -48,7 +48,7 @@ def measure_pace(before: Pace, *, ended: int, busy: float, elapsed: float, stuck
     if ended:
         mean = busy / ended
         duration = mean if duration is None else duration + (mean - duration) * _MEMORY
-    elif stuck > (duration or 0.0):
+    elif stuck > max(duration or 0.0, HORIZON):
         duration = stuck
     if elapsed > 0:
         now = ended / elapsed

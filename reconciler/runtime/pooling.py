@@ -19,9 +19,9 @@ _HEARING_LIMIT: Final = 2.0
 async def is_pooled(conn: AsyncConnection[Any], dsn: str) -> bool:
     """Find out whether transactions of one connection come to several backends.
 
-    Two transactions that meet different backends prove it. Where the server process is not the one that the
-    connection was told of at its start, some pooler stands between: then it depends on whether a message to
-    oneself is heard.
+    Two transactions of a connection that meet different backends prove it, and so do two connections that
+    meet the same one. Where the server process is not the one that the connection was told of at its start,
+    some pooler stands between: then it depends on whether a message to oneself is heard.
 
     Args:
         conn: In autocommit mode.
@@ -31,16 +31,18 @@ async def is_pooled(conn: AsyncConnection[Any], dsn: str) -> bool:
         Whether LISTEN and prepared statements have to be done without.
 
     Raises:
-        psycopg.Error: The connection is lost.
+        psycopg.Error: A connection cannot be made, or is lost.
     """
-    pids = [await _read_pid(conn) for _ in range(3)]
-    if len(set(pids)) > 1:
+    pids = {await _read_pid(conn) for _ in range(3)}
+    if len(pids) > 1:
         return True
-    if pids[0] == conn.info.backend_pid:
-        return False
     async with await AsyncConnection.connect(dsn, autocommit=True) as other:
         other.prepare_threshold = None
-        return not await _hears(other, conn)
+        # Held open, so that this backend is nobody else's for now.
+        async with other.transaction():
+            if await _read_pid(other) in pids or await _read_pid(conn) not in pids:
+                return True
+        return conn.info.backend_pid not in pids and not await _hears(other, conn)
 
 
 async def _read_pid(conn: AsyncConnection[Any]) -> int:

@@ -51,6 +51,12 @@ def test_jobs_that_become_slow_are_noticed_before_they_end() -> None:
     assert count_ahead(stuck, concurrency=20) == 1
 
 
+def test_a_moment_without_an_end_tells_nothing() -> None:
+    """Jobs that have just begun are not taken for quick ones."""
+    assert measure_pace(Pace(), ended=0, busy=0, elapsed=0.01, stuck=0.01).duration is None
+    assert measure_pace(Pace(duration=1e-5), ended=0, busy=0, elapsed=0.01, stuck=0.01).duration == 1e-5
+
+
 def test_a_quiet_time_forgets_the_rate_slowly() -> None:
     """After half a second without an end nothing is left of it; the duration stays."""
     pace = learn((1000, 1e-5, 0.02), (0, 0.0, 0.25))
