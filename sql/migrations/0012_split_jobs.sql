@@ -97,7 +97,11 @@ CREATE INDEX jobs_finished_idx ON reconciler.jobs_finished (queue, completed_at)
 CREATE INDEX jobs_failed_idx ON reconciler.jobs_finished (queue, completed_at) WHERE status = 'failed';
 CREATE INDEX jobs_failed_order_idx ON reconciler.jobs_finished (queue, ordering_key)
     WHERE status = 'failed' AND ordering_key IS NOT NULL;
-CREATE INDEX jobs_finished_declared_idx ON reconciler.jobs_finished (job_name) WHERE job_name IS NOT NULL;
+CREATE INDEX jobs_finished_declared_idx ON reconciler.jobs_finished (job_name, completed_at)
+    WHERE job_name IS NOT NULL;
+-- What became of a job is asked by its unique_key, too: the Scheduler does so each time something is scheduled.
+CREATE INDEX jobs_finished_key_idx ON reconciler.jobs_finished (queue, unique_key, completed_at)
+    WHERE unique_key IS NOT NULL;
 
 INSERT INTO reconciler.jobs
        (id, job_name, once, active, handler, queue, payload, status, run_at, attempts, last_error, created_at,
