@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 
-from benchmarks.feeding import busy_worker
+from benchmarks.feeding import busy_worker, put_jobs
 from benchmarks.queue_server import copy_schema, renew_schema
 from benchmarks.runtime import walk
 
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
 
 BATCH = 100
 CLAIMED = 20_000
-_PUT: LiteralString = """
-INSERT INTO reconciler.jobs_open (handler, payload, queue, run_at, priority)
-SELECT 'noop', '{"at": 0}', %(queue)s, clock_timestamp() + n * %(apart)s::interval + %(ahead)s::interval,
-       n %% %(priorities)s
-  FROM generate_series(1, %(count)s) AS n
-"""
 _CLAIM: LiteralString = (
     "SELECT array_agg(id), array_agg(token), count(*) FROM reconciler.claim_jobs('default', 'bench', %s)"
 )
@@ -50,44 +45,43 @@ def judge(ratio: float, bound: float) -> str:
     return f"  bound {bound:g} or more: {'met' if ratio >= bound else 'MISSED'}"
 
 
-def put_jobs(conn: Connection, count: int, **place: Any) -> None:
-    """Put many jobs in one statement."""
-    defaults = {"queue": "default", "ahead": "-1 hour", "apart": "0", "priorities": 1}
-    conn.execute(_PUT, {**defaults, **place, "count": count})
-
-
-def claim_all(dsn: str, count: int, *, put: bool) -> tuple[float, float]:
-    """Claim and complete jobs in batches over one connection.
+def claim_in_turns(
+    databases: tuple[str, str], count: int, *, put: tuple[bool, bool]
+) -> list[tuple[float, float]]:
+    """Claim and complete jobs in two databases, a batch here and a batch there.
 
     Args:
-        dsn: The database.
-        count: How many.
-        put: Whether to put them before.
+        databases: Their connection strings.
+        count: How many in each.
+        put: In which of them to put so many before.
 
     Returns:
-        Jobs a second in the claims alone, and in claims and completions.
+        For each the seconds of the claims alone, and of claims and completions.
     """
-    claiming = completing = 0.0
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        if put:
-            put_jobs(conn, count)
+    seconds = [[0.0, 0.0], [0.0, 0.0]]
+    with ExitStack() as stack:
+        conns = [stack.enter_context(psycopg.connect(dsn, autocommit=True)) for dsn in databases]
+        for conn, needed in zip(conns, put, strict=True):
+            if needed:
+                put_jobs(conn, count, ahead="-1 hour")
         for _ in range(count // BATCH):
-            begin = time.perf_counter()
-            row = conn.execute(_CLAIM, [BATCH]).fetchone()
-            claimed = time.perf_counter()
-            assert row is not None
-            assert row[2] == BATCH, row[2]
-            conn.execute(_COMPLETE, row[:2])
-            claiming += claimed - begin
-            completing += time.perf_counter() - claimed
-    return count / claiming, count / (claiming + completing)
+            for conn, spent in zip(conns, seconds, strict=True):
+                begin = time.perf_counter()
+                row = conn.execute(_CLAIM, [BATCH]).fetchone()
+                claimed = time.perf_counter()
+                assert row is not None
+                assert row[2] == BATCH, row[2]
+                conn.execute(_COMPLETE, row[:2])
+                spent[0] += claimed - begin
+                spent[1] += time.perf_counter() - begin
+    return [(claims, both) for claims, both in seconds]
 
 
 def measure_claims(server: LocalServer, waiting: int, rounds: int) -> Iterator[str]:
-    """Compare claims among few jobs with claims among many more, in turns, in two databases of one server."""
+    """Compare claims among few jobs with claims among many more, in two databases of one server."""
     yield (
         f"claims of {BATCH} with and without {waiting} more jobs, {CLAIMED} claimed and completed each round,"
-        f" medians of {rounds} rounds in turn"
+        f" batch by batch in turn; medians of {rounds} rounds"
     )
     for title, place, put in CASES:
         alone = renew_schema(server)
@@ -98,18 +92,15 @@ def measure_claims(server: LocalServer, waiting: int, rounds: int) -> Iterator[s
         with psycopg.connect(full, autocommit=True) as conn:
             put_jobs(conn, waiting, **place)
             conn.execute("VACUUM ANALYZE")
-        rates: dict[str, list[tuple[float, float]]] = {"alone": [], "full": []}
-        claim_all(alone, CLAIMED, put=True)
-        claim_all(full, CLAIMED, put=put)
-        for _ in range(rounds):
-            rates["alone"].append(claim_all(alone, CLAIMED, put=True))
-            rates["full"].append(claim_all(full, CLAIMED, put=put))
-        without, others = (statistics.median(rate[0] for rate in rates[key]) for key in ("alone", "full"))
-        both, both_full = (statistics.median(rate[1] for rate in rates[key]) for key in ("alone", "full"))
-        ratio = others / without
+        claim_in_turns((alone, full), CLAIMED // 4, put=(True, put))
+        results = [claim_in_turns((alone, full), CLAIMED, put=(True, put)) for _ in range(rounds)]
+        rates = [
+            [statistics.median(CLAIMED / result[n][m] for result in results) for m in (0, 1)] for n in (0, 1)
+        ]
+        ratio, both = (statistics.median(r[0][m] / r[1][m] for r in results) for m in (0, 1))
         yield (
-            f"    {title:36} {others:8.0f}/s / {without:8.0f}/s = {ratio:.2f}{judge(ratio, 0.9)}"
-            f"  (with completion {both_full:.0f}/s / {both:.0f}/s = {both_full / both:.2f})"
+            f"    {title:36} {rates[1][0]:8.0f}/s / {rates[0][0]:8.0f}/s = {ratio:.2f}{judge(ratio, 0.9)}"
+            f"  (with completion {rates[1][1]:.0f}/s / {rates[0][1]:.0f}/s = {both:.2f})"
         )
 
 
@@ -119,18 +110,20 @@ def measure_snapshot(server: LocalServer, seconds: float) -> Iterator[str]:
     yield f"one worker process, fed as quickly as it works, a snapshot held open for {seconds:g} s"
     with busy_worker(dsn) as feeder:
         feeder.measure_rate(5)
-        before = feeder.measure_rate(seconds / 3)
+        before, waiting = feeder.measure_rate(seconds / 3)
         with psycopg.connect(dsn) as conn:
             conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             conn.execute("SELECT pg_current_xact_id()")
             quarters = [feeder.measure_rate(seconds / 4) for _ in range(4)]
-        during = statistics.mean(quarters)
-        after = feeder.measure_rate(seconds / 3)
+        during = statistics.mean(rate for rate, _ in quarters)
+        after, _ = feeder.measure_rate(seconds / 3)
     ratio = during / before
     yield (
         f"    before {before:.0f}/s, during {during:.0f}/s = {ratio:.2f}{judge(ratio, 0.5)}"
-        f"  (quarters {', '.join(f'{rate:.0f}' for rate in quarters)}; after {after:.0f}/s)"
+        f"  (quarters {', '.join(f'{rate:.0f}' for rate, _ in quarters)}; after {after:.0f}/s)"
     )
+    fewest = min(waiting, *(jobs for _, jobs in quarters))
+    yield f"    on average {fewest:.0f} jobs or more were waiting in each part"
 
 
 def explain(conn: Connection, statement: LiteralString, arguments: Any) -> Iterator[Mapping[str, Any]]:
@@ -169,7 +162,7 @@ def measure_plans(server: LocalServer, waiting: int) -> Iterator[str]:
     yield f"EXPLAIN (ANALYZE, BUFFERS) of what a claim of {BATCH} executes, {waiting} jobs waiting"
     bad: list[str] = []
     with psycopg.connect(dsn, autocommit=True) as conn:
-        put_jobs(conn, waiting, apart="1 millisecond")
+        put_jobs(conn, waiting, ahead="-1 hour", apart="1 millisecond")
         conn.execute("VACUUM ANALYZE reconciler.jobs_open")
         conn.execute("LOAD 'auto_explain'")
         for setting in (

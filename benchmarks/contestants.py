@@ -139,7 +139,7 @@ def list_contestants(concurrency: int = 100) -> list[Contestant]:
             # It writes down what is done in segments that it drops: its end is that of its last handler.
             is_open="",
             count_kept="",
-            settings="128 at once, pool of 10, queue storage",
+            settings="512 at once, pool of 10, queue storage",
         ),
         Contestant(
             name="PgQueuer",
@@ -157,7 +157,7 @@ def list_contestants(concurrency: int = 100) -> list[Contestant]:
             jobs=30_000,
             is_open="SELECT EXISTS (SELECT FROM pgboss.job WHERE name = 'noop' AND state < 'completed')",
             count_kept="SELECT count(*) FROM pgboss.job WHERE name = 'noop' AND state = 'completed'",
-            settings="batches of 1000, burst while full, NOTIFY",
+            settings="two workers, batches of 1000, burst while full, NOTIFY",
         ),
         Contestant(
             name="Oban for Python",

@@ -1,7 +1,7 @@
 """A soak in miniature: `script/bench soak`.
 
-A million jobs go through the table while autovacuum works as configured: put by one connection as quickly as
-one worker process does them, and deleted once their queue's retention is over. Shows how large tables get.
+A million jobs go through the table while autovacuum works as it comes: put at a steady rate, done by one
+worker process, and deleted by the tick once their queue's retention is over. Shows how large the tables get.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING, LiteralString
 
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
     from reconciler.runtime.cluster import LocalServer
 
 JOBS = 1_000_000
-RETENTION = "10s"
+RATE = 2000
+RETENTION = "30s"
 # A size is bounded where the most of the second half of the time is at most so many times that of the first.
 BOUND = 1.5
 _SIZES: LiteralString = """
@@ -35,23 +35,13 @@ SELECT pg_relation_size('reconciler.jobs_open'), pg_indexes_size('reconciler.job
 NAMES = ("jobs_open, heap", "jobs_open, indexes", "jobs_finished, heap", "jobs_finished, indexes")
 
 
-def clear(dsn: str, stop: threading.Event) -> None:
-    """Delete what is older than its queue keeps it, every second: the tick does so too, not as often."""
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        while not stop.wait(1):
-            conn.execute("CALL reconciler.clear_all_history()")
-
-
-def measure(server: LocalServer, jobs: int) -> Iterator[str]:
+def measure(server: LocalServer, jobs: int, rate: int) -> Iterator[str]:
     """Let jobs go through, look at the sizes every half second, and return the report."""
     dsn = renew_schema(server, queue("default", retention=RETENTION))
     samples: list[tuple[int, ...]] = []
-    stop = threading.Event()
-    cleaner = threading.Thread(target=clear, args=(dsn, stop), daemon=True)
     begin = time.monotonic()
     with psycopg.connect(dsn, autocommit=True) as conn:
-        with busy_worker(dsn, limit=jobs) as feeder:
-            cleaner.start()
+        with busy_worker(dsn, limit=jobs, rate=rate) as feeder:
             while feeder.done < jobs:
                 row = conn.execute(_SIZES).fetchone()
                 assert row is not None
@@ -62,10 +52,6 @@ def measure(server: LocalServer, jobs: int) -> Iterator[str]:
             "SELECT relname, autovacuum_count FROM pg_stat_user_tables"
             " WHERE schemaname = 'reconciler' AND relname IN ('jobs_open', 'jobs_finished') ORDER BY 1"
         ).fetchall()
-        # Retention has its time to end what it began.
-        time.sleep(12)
-        stop.set()
-        cleaner.join()
         left = conn.execute("SELECT count(*) FROM reconciler.jobs").fetchone()
     assert left is not None
     yield (
@@ -87,12 +73,14 @@ def main() -> None:
     """Run it and print it."""
     parser = argparse.ArgumentParser(prog="script/bench soak", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the jobs: shows that it works")
-    jobs = JOBS // 10 if parser.parse_args().quick else JOBS
+    parser.add_argument("--rate", type=int, default=RATE, help="how many jobs a second are put")
+    arguments = parser.parse_args()
+    jobs = JOBS // 10 if arguments.quick else JOBS
     with queue_server() as server:
         print(
             f"PostgreSQL {server.major}, Python {sys.version.split()[0]}, {os.cpu_count()} cores", flush=True
         )
-        for line in measure(server, jobs):
+        for line in measure(server, jobs, arguments.rate):
             print(line, flush=True)
     print("\nload of the machine: " + " ".join(f"{load:.1f}" for load in os.getloadavg()))
 

@@ -12,7 +12,7 @@ import awa
 
 from benchmarks.queue_peers.tally import Tally, list_batches, list_moments
 
-WORKERS = int(os.environ.get("BENCH_WORKERS", "128"))
+WORKERS = int(os.environ.get("BENCH_WORKERS", "512"))
 CONNECTIONS = int(os.environ.get("BENCH_CONNECTIONS", "10"))
 TALLY = Tally()
 

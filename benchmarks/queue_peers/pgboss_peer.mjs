@@ -9,7 +9,7 @@ const require = createRequire(process.env.BENCH_MODULES);
 const { PgBoss } = require("pg-boss");
 
 const BATCH = Number(process.env.BENCH_BATCH ?? 1000);
-const CONCURRENCY = Number(process.env.BENCH_CONCURRENCY ?? 1);
+const CONCURRENCY = Number(process.env.BENCH_CONCURRENCY ?? 2);
 const [what, ...numbers] = process.argv.slice(2);
 const boss = new PgBoss({ connectionString: process.env.DATABASE_URL, useListenNotify: what === "work" });
 boss.on("error", (error) => console.error(error));
