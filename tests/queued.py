@@ -77,6 +77,13 @@ class Claimed:
     created_at: datetime
 
 
+def connect(site: Site) -> psycopg.Connection:
+    """Connect as superuser, autocommit; who waits for a lock fails after some seconds."""
+    conn = site.database.connect()
+    conn.execute("SET lock_timeout = '8s'")
+    return conn
+
+
 def enqueue(
     conn: psycopg.Connection, queue: str = "default", *, payload: object = None, **options: Any
 ) -> int:
@@ -317,7 +324,7 @@ def together(site: Site, count: int, work: Callable[[psycopg.Connection, int], N
         count: How many connections.
         work: Gets a connection and its number from 0. The first error of any is raised.
     """
-    connections = [site.database.connect() for _ in range(count)]
+    connections = [connect(site) for _ in range(count)]
     barrier = threading.Barrier(count)
 
     def run(number: int) -> None:

@@ -14,6 +14,7 @@ from tests.queued import (
     claim,
     claim_one,
     complete,
+    connect,
     end_cancelled,
     enqueue,
     fail,
@@ -46,7 +47,7 @@ def site(database: Database) -> Site:
 @pytest.fixture
 def conn(site: Site) -> psycopg.Connection:
     """A connection to it, autocommit."""
-    return site.database.connect()
+    return connect(site)
 
 
 ENDS: dict[str, Callable[[psycopg.Connection, Claimed], bool]] = {

@@ -14,6 +14,7 @@ from tests.queued import (
     claim,
     claim_one,
     complete,
+    connect,
     end_cancelled,
     enqueue,
     fail,
@@ -45,7 +46,7 @@ def site(database: Database) -> Site:
 @pytest.fixture
 def conn(site: Site) -> psycopg.Connection:
     """A connection to it, autocommit."""
-    return site.database.connect()
+    return connect(site)
 
 
 def wait_of(conn: psycopg.Connection, job: int) -> float:

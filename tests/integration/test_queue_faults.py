@@ -17,6 +17,7 @@ from tests.queued import (
     claim,
     claim_one,
     complete,
+    connect,
     end_cancelled,
     enqueue,
     fail,
@@ -55,7 +56,7 @@ def site(database: Database) -> Site:
 @pytest.fixture
 def conn(site: Site) -> psycopg.Connection:
     """A connection to it, autocommit."""
-    return site.database.connect()
+    return connect(site)
 
 
 FIRST: dict[str, End] = {

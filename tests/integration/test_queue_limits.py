@@ -14,6 +14,7 @@ from tests.queued import (
     Gauge,
     claim,
     complete,
+    connect,
     end_cancelled,
     enqueue,
     fail,
@@ -50,7 +51,7 @@ def site(database: Database) -> Site:
 @pytest.fixture
 def conn(site: Site) -> psycopg.Connection:
     """A connection to it, autocommit."""
-    return site.database.connect()
+    return connect(site)
 
 
 MOST_RUNNING: LiteralString = """

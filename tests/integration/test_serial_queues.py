@@ -17,6 +17,7 @@ from tests.queued import (
     claim,
     claim_one,
     complete,
+    connect,
     enqueue,
     fail,
     fill,
@@ -63,7 +64,7 @@ def site(database: Database) -> Site:
 @pytest.fixture
 def conn(site: Site) -> psycopg.Connection:
     """A connection to it, autocommit."""
-    return site.database.connect()
+    return connect(site)
 
 
 ENDS: dict[str, Callable[[psycopg.Connection, Claimed], Any]] = {
