@@ -11,12 +11,13 @@ import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import reconciler
 
@@ -45,6 +46,7 @@ class Contestant:
         count_kept: A query that counts the finished jobs which it keeps; "" where it deletes them.
         settings: What the report says of the configuration.
         environment: For the program.
+        work: What does jobs, without the connection string at its end; empty for the program's `work`.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Contestant:
     count_kept: str
     settings: str
     environment: Mapping[str, str] = field(default_factory=dict)
+    work: tuple[str, ...] = ()
 
     @property
     def is_ours(self) -> bool:
@@ -99,6 +102,7 @@ def list_contestants(concurrency: int = 100) -> list[Contestant]:
     """
     node = find_node()
     ours = (sys.executable, "-m", OUR_APP)
+    worker = (sys.executable, "-m", "reconciler", "worker", "--app", OUR_APP)
     peer = ("-m", "benchmarks.queue_peers")
     graphile = Contestant(
         name="graphile-worker, local queue",
@@ -119,7 +123,7 @@ def list_contestants(concurrency: int = 100) -> list[Contestant]:
             is_open="SELECT EXISTS (SELECT FROM reconciler.jobs_open)",
             count_kept="SELECT count(*) FROM reconciler.jobs_finished WHERE status = 'completed'",
             settings=f"{concurrency} at once",
-            environment={"BENCH_CONCURRENCY": str(concurrency)},
+            work=(*worker, "--concurrency", str(concurrency), "--dsn"),
         ),
         graphile,
         Contestant(
@@ -200,8 +204,9 @@ def call_program(contestant: Contestant, dsn: str, *arguments: str) -> None:
 class Worker:
     """A running worker process."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], log: IO[str]) -> None:
         self.process = process
+        self._log = log
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -209,6 +214,11 @@ class Worker:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self._lines.put(line)
+
+    def read_log(self) -> str:
+        """Return what it has told people."""
+        self._log.seek(0)
+        return self._log.read()
 
     def wait_for_start(self) -> None:
         """Wait until the first job was begun."""
@@ -230,7 +240,7 @@ class Worker:
             try:
                 line = self._lines.get(timeout=every)
             except queue.Empty:
-                assert self.process.poll() is None, f"the worker ended: {self.process.args!r}"
+                assert self.process.poll() is None, f"the worker ended: {self.read_log()}"
                 assert time.monotonic() < give_up_at, (
                     f"the worker does not come to an end: {self.process.args!r}"
                 )
@@ -249,19 +259,19 @@ def working(contestant: Contestant, dsn: str, **extra: str) -> Iterator[Worker]:
         dsn: Its database.
         **extra: For its environment.
     """
-    command = [*contestant.program, "work"]
-    process = subprocess.Popen(
-        command, env=make_environment(contestant, dsn, extra), stdout=subprocess.PIPE, text=True
-    )
-    try:
-        yield Worker(process)
-    finally:
-        process.terminate()
+    command = [*contestant.work, dsn] if contestant.work else [*contestant.program, "work"]
+    environment = make_environment(contestant, dsn, extra)
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
         try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            yield Worker(process, log)
+        finally:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def count_children(pid: int) -> int:

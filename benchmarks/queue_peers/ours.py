@@ -1,4 +1,4 @@
-"""This project: `fill JOBS`, `work`, `produce RATE SECONDS`."""
+"""This project: `fill JOBS`, `produce RATE SECONDS`; the command `reconciler worker` does the jobs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import psycopg
 from benchmarks.queue_peers.tally import Tally, list_batches, list_moments
 from reconciler.runtime import NewJob, enqueue_async, enqueue_many_async
 from reconciler.runtime.handlers import Handlers
-from reconciler.runtime.worker import Worker
 
 TALLY = Tally()
 handlers = Handlers()
@@ -24,8 +23,9 @@ async def noop(at: float) -> None:
     TALLY.note(at)
 
 
-async def put(what: str, *numbers: str) -> None:
-    """Put jobs, many at once or one by one."""
+async def main() -> None:
+    """Do what the arguments say."""
+    what, *numbers = sys.argv[1:]
     async with await psycopg.AsyncConnection.connect(os.environ["DATABASE_URL"], autocommit=True) as conn:
         if what == "fill":
             for size in list_batches(int(numbers[0]), 10_000):
@@ -39,8 +39,4 @@ async def put(what: str, *numbers: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "work":
-        concurrency = int(os.environ["BENCH_CONCURRENCY"])
-        Worker(os.environ["DATABASE_URL"], handlers, concurrency=concurrency).run()
-    else:
-        asyncio.run(put(*sys.argv[1:]))
+    asyncio.run(main())
