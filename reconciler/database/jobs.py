@@ -104,7 +104,8 @@ def put_jobs(jobs: Sequence[NewJob]) -> Generator[Step, Any, list[Enqueued]]:
     if any(isinstance(job.run_at, timedelta) for job in jobs):
         [row] = yield from _ask(what, "read_clock")
         text = encode_jobs(jobs, row["now"])
-    rows = yield from _ask(what, "enqueue_many", jobs=text)
+    is_simple = len(jobs) == 1 and jobs[0].unique_key is None
+    rows = yield from _ask(what, "enqueue" if is_simple else "enqueue_many", jobs=text)
     return [Enqueued(id=row["id"], created=row["created"]) for row in rows]
 
 

@@ -19,7 +19,7 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     -- Of many jobs: which.
-    which text := coalesce(format('job %s: ', place), '');
+    which text := coalesce('job ' || place || ': ', '');
 BEGIN
     IF coalesce(handler, '') = '' OR length(handler) > 200 THEN
         PERFORM reconciler.refuse_job(which || 'a queued job needs a handler: its name, of 1 to 200 characters',

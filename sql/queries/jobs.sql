@@ -2,6 +2,14 @@
 -- Due times count by the server's clock, since that is what claims go by.
 SELECT clock_timestamp() AS now;
 
+-- name: enqueue
+-- Of one job, and without a unique key, it is known that it is made: a third of the time.
+SELECT reconciler.enqueue(
+           j ->> 'handler', j -> 'payload', coalesce(j ->> 'queue', 'default'), (j ->> 'run_at')::timestamptz,
+           coalesce((j ->> 'priority')::integer, 0), NULL, j ->> 'ordering_key', (j ->> 'max_attempts')::integer,
+           (j ->> 'timeout')::interval, coalesce(j ->> 'type', 'custom')) AS id, true AS created
+  FROM (SELECT %(jobs)s::jsonb -> 0 AS j OFFSET 0) AS one;
+
 -- name: enqueue_many
 SELECT place, id, created FROM reconciler.enqueue_many(%(jobs)s::jsonb) ORDER BY place;
 

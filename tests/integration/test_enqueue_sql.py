@@ -119,7 +119,11 @@ def test_jobs_of_a_blocking_queue_have_its_order(site: Site, conn: Connection) -
         ("enqueue('a', unique_key => '')", "a unique_key must not be empty", "Leave it out for none"),
         ("enqueue('a', max_attempts => 0)", "max_attempts has to be 1 or more, not 0", "the queue's"),
         ("enqueue('a', timeout => '-1 s')", "a timeout has to be longer than nothing", "the queue's"),
-        ("enqueue('a', timeout => '11 years')", "not longer than ten years", "the queue's"),
+        (
+            "enqueue('a', timeout => '11 years')",
+            "a timeout has to be longer than nothing and not longer than ten",
+            "the queue's",
+        ),
         ("enqueue('a', run_at => 'infinity')", "run_at has to be a moment before the year 9999", "for now"),
         ("enqueue('a', run_at => '-infinity')", "run_at has to be a moment", "for now"),
         ("enqueue('a', type => NULL)", "a type has 1 to 200 characters", "for custom"),
@@ -138,7 +142,7 @@ def test_what_cannot_be_is_refused_with_advice(
 ) -> None:
     """Nothing is queued then."""
     error = fails(conn, "22023", "SELECT reconciler." + call)
-    assert words in (error.diag.message_primary or "")
+    assert (error.diag.message_primary or "").startswith(words)
     assert hint in (error.diag.message_hint or "")
     assert one(conn, "SELECT count(*) FROM reconciler.jobs") == 0
 

@@ -118,7 +118,7 @@ def test_a_payload_of_a_megabyte_goes_and_one_too_large_is_refused(site: Site) -
     assert found is not None
     assert found.payload["text"] == text
     error = fails(InvalidInputError, lambda: enqueue(conn, "a", {"text": text * 4}))
-    assert "nothing was queued: job 1: the payload takes 4096 kB, more than the 4 MB" in str(error)
+    assert "nothing was queued: the payload takes 4096 kB, more than the 4 MB" in str(error)
     assert "Keep what is large in a table or in a file store, and put its id" in str(error)
     many = [NewJob("a"), NewJob("a", {"text": text * 5})]
     assert "job 2: the payload takes 5120 kB" in str(
