@@ -56,6 +56,15 @@ def work_in_thread(job, seconds=0.0, **_):
     note("end", job)
 
 
+@handlers.handler("work.gate")
+async def wait_for_the_file_open(job):
+    note("begin", job)
+    while not os.path.exists("open"):
+        await asyncio.sleep(0.02)
+    note("end", job)
+    return {"pid": os.getpid()}
+
+
 @handlers.handler("work.raise")
 async def fail(job):
     note("begin", job)
@@ -187,6 +196,14 @@ class Crew:
         """Return how often each job did something: begin or end."""
         lines = (self.folder / "log").read_text(encoding="utf-8").splitlines()
         return Counter(int(line.split()[1]) for line in lines if line.startswith(f"{what} "))
+
+    def most_at_once(self) -> int:
+        """Return how many jobs were being done at once at most, by the order of what was written."""
+        inside = most = 0
+        for line in (self.folder / "log").read_text(encoding="utf-8").splitlines():
+            inside += 1 if line.startswith("begin ") else -1
+            most = max(most, inside)
+        return most
 
     def wait_for(self, what: str, count: int, *, seconds: float = 20) -> None:
         """Wait until so many jobs have begun or ended."""

@@ -40,6 +40,7 @@ def site(database: Database) -> Site:
         queue("brief", lease="1s", backoff={"initial": "10ms", "factor": 1, "max": "10ms"}),
         queue("deadly", lease="10s", max_attempts=20),
         queue("once", max_attempts=1),
+        queue("few", concurrency=5),
     )
     return site
 
@@ -162,6 +163,19 @@ def stuck(conn: psycopg.Connection, crew: Crew) -> bool:
     return bool(rows) and rows[0][0] not in crew.noted("begin")
 
 
+@pytest.mark.parametrize(("name", "most"), [("few", 5), ("blocking", 1)])
+def test_three_workers_on_one_limit(
+    site: Site, conn: psycopg.Connection, crew: Crew, name: str, most: int
+) -> None:
+    """However many each could do: together they do no more at once than the queue allows, each job once."""
+    put(conn, 100, name, seconds=0.003)
+    for _ in range(3):
+        crew.start(queue=name, concurrency=10)
+    wait_for_statuses(site, name, completed=100)
+    assert crew.most_at_once() <= most
+    check_once(crew, 100)
+
+
 def test_a_worker_that_stops_in_order(site: Site, conn: psycopg.Connection, crew: Crew) -> None:
     """SIGTERM: what has begun is finished, the rest given back as if it had never been claimed."""
     put(conn, 300, "mail", seconds=0.05)
@@ -237,7 +251,7 @@ def test_a_handler_that_blocks_longer_than_its_lease(
 
 
 def test_a_worker_that_was_away_comes_too_late(site: Site, conn: psycopg.Connection, crew: Crew) -> None:
-    """Paused beyond its leases while another one does its jobs: its ends are stale, and the other's stand."""
+    """Paused beyond its leases, it ends jobs that another one is at by now: its ends are stale."""
     put(conn, 5, "mail", "work.sync", seconds=1)
     first = crew.start(queue="mail")
     crew.wait_for("begin", 5)
@@ -246,14 +260,17 @@ def test_a_worker_that_was_away_comes_too_late(site: Site, conn: psycopg.Connect
     while lost < 5:  # a renewal may have been under way
         pass_time(conn, 11)
         lost += rescue(conn)
-    conn.execute("UPDATE reconciler.jobs SET handler = 'work.do', payload = '{}'")
+    conn.execute("UPDATE reconciler.jobs SET handler = 'work.gate', payload = '{}'")
     second = crew.start(queue="mail")
-    wait_for_statuses(site, "mail", completed=5)
+    wait_until(lambda: crew.noted("begin").total() == 10, seconds=20, what="the other one is at them")
     os.kill(first.pid, signal.SIGCONT)
     crew.wait_for("end", 5)
     first.terminate()
     assert first.wait(10) == 0
     assert "5 too late" in crew.stderr()
+    assert statuses(site, "mail") == {"running": 5}
+    (crew.folder / "open").touch()
+    wait_for_statuses(site, "mail", completed=5)
     assert site.rows("SELECT DISTINCT (result ->> 'pid')::int, attempts FROM reconciler.jobs") == [
         (second.pid, 2)
     ]
