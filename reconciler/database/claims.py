@@ -1,13 +1,14 @@
 """Calls of the SQL functions by which workers claim queued jobs, end them, and keep their leases.
 
-Knows neither handlers nor when to call. The connections are in autocommit mode. Long arrays of numbers travel
-as texts, which is the quickest way to spell them.
+Knows neither handlers nor when to call. The connections are in autocommit mode. Who gives several jobs gives
+them sorted by id: rows are locked in that order. Long arrays of numbers travel as texts, the quickest way to
+spell them.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta  # noqa: TC003 - the rows' types are looked at
-from operator import attrgetter
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from psycopg import AsyncCursor, Cursor
@@ -76,7 +77,8 @@ class QueueSettings(NamedTuple):
 
 
 _read_claimed: Final = ClaimedJob._make
-_read_token: Final = attrgetter("token")
+_read_id: Final = itemgetter(0)
+_read_token: Final = itemgetter(1)
 
 
 def _claimed_row(_cursor: object) -> Callable[[Sequence[Any]], ClaimedJob]:
@@ -272,6 +274,8 @@ def renew_leases(conn: Connection[Any], *, worker: str, jobs: Sequence[ClaimedJo
     Returns:
         By id those that are ours still, with who wants it to end, or None. The others are lost.
     """
+    # By id, as everybody locks them: others end some of them meanwhile.
+    jobs = sorted(jobs, key=_read_id)
     values = {"worker": worker, "ids": _spell_ids(jobs), "tokens": _spell_tokens(jobs)}
     with Cursor(conn, row_factory=tuple_row) as cursor:
         return dict(cursor.execute(load_queries("claims")["renew"], values).fetchall())
@@ -332,7 +336,7 @@ async def _ask_ids(conn: AsyncConnection[Any], query: str, values: Mapping[str, 
 
 
 def _spell_ids(jobs: Iterable[ClaimedJob]) -> str:
-    return _spell([job[0] for job in jobs])
+    return _spell(map(_read_id, jobs))
 
 
 def _spell_tokens(jobs: Iterable[ClaimedJob]) -> str:

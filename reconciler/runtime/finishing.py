@@ -128,7 +128,7 @@ class Finisher:
         for end in ends:
             groups.setdefault(type(end[1]), []).append(end)
         for kind, group in groups.items():
-            # In one order for everybody: who locks several rows meets nobody who does it the other way round.
+            # As everybody locks them: so nobody meets somebody who does it the other way round.
             group.sort(key=_find_id)
             await self._send_group(kind, group)
 

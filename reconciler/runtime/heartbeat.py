@@ -16,7 +16,7 @@ import psycopg
 
 from reconciler.database import claims
 
-from .links import find_wait, is_outage
+from .links import find_wait, is_momentary, is_outage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,11 +86,13 @@ class Heartbeat(threading.Thread):
             try:
                 self._beat()
             except (psycopg.Error, OSError) as error:
-                if isinstance(error, psycopg.Error) and not is_outage(error, self._conn):
+                if is_momentary(error):
+                    _log.debug("another try: %s", error)
+                elif isinstance(error, psycopg.Error) and not is_outage(error, self._conn):
                     _log.error("the leases cannot be renewed: %s", error)
                 else:
                     self._outages.begin(error)
-                self._close()
+                    self._close()
                 losses += 1
                 self._is_over.wait(min(find_wait(losses), self._every))
             else:

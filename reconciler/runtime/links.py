@@ -169,7 +169,7 @@ class Link:
                     self.is_pooled = True
                     await self.drop()
                     continue
-                if not isinstance(error, _AGAIN) and not self.is_away(error):
+                if not is_momentary(error) and not self.is_away(error):
                     raise
                 await self.lose(error)
             else:
@@ -193,7 +193,7 @@ class Link:
         Args:
             error: Why.
         """
-        if not isinstance(error, _AGAIN):
+        if not is_momentary(error):
             await self.drop()
             self._outages.begin(error)
         self._losses += 1
@@ -204,6 +204,15 @@ class Link:
         if self._conn is not None:
             conn, self._conn = self._conn, None
             await conn.close()
+
+
+def is_momentary(error: BaseException) -> bool:
+    """Tell whether the same statement may do the next time.
+
+    Args:
+        error: From psycopg or the network.
+    """
+    return isinstance(error, _AGAIN)
 
 
 def is_outage(error: psycopg.Error, conn: AsyncConnection[Any] | Connection[Any] | None) -> bool:

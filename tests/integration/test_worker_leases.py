@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
+import psycopg
 import pytest
 
+from reconciler.database.claims import claim_jobs, renew_leases
 from tests.declared import Site, queue
-from tests.queued import cancel, enqueue, look, statuses, wait_for_statuses
+from tests.queued import cancel, enqueue, fill, look, statuses, wait_for_statuses
 from tests.servers import wait_until
 from tests.worked import drain, handle, working
 
 if TYPE_CHECKING:
-    import psycopg
-
+    from reconciler.database.claims import ClaimedJob
     from reconciler.runtime.handlers import Job
     from tests.servers import Database
 
@@ -167,3 +168,31 @@ def test_a_cancellation_that_nobody_heard_is_found_at_the_renewal(
         wait_for_statuses(site, "short", cancelled=1, seconds=5)
     assert look(conn, job)["last_error"] == "cancelled by postgres"
     assert statuses(site, "short") == {"cancelled": 1}
+
+
+def test_leases_are_renewed_in_the_order_in_which_jobs_are_ended(
+    site: Site, conn: psycopg.Connection
+) -> None:
+    """By id, whatever the order of the jobs: the renewal and an end of several never wait for each other."""
+
+    async def claim() -> list[ClaimedJob]:
+        async with await psycopg.AsyncConnection.connect(site.dsn, autocommit=True) as mine:
+            return await claim_jobs(mine, queue="default", worker="w", limit=300)
+
+    fill(conn, 300)
+    jobs = asyncio.run(claim())
+    last, first = jobs[0].id, jobs[-1].id
+    assert first < last
+    lock: LiteralString = "SELECT FROM reconciler.jobs_open WHERE id = %s FOR UPDATE NOWAIT"
+    with conn.transaction():
+        conn.execute(lock, [last])
+        renewing = threading.Thread(
+            target=renew_leases, args=(site.database.connect(),), kwargs={"worker": "w", "jobs": jobs}
+        )
+        renewing.start()
+        waits: LiteralString = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        wait_until(lambda: site.rows(waits) == [(1,)], seconds=5, what="the renewal waits")
+        with pytest.raises(psycopg.errors.LockNotAvailable), conn.transaction():
+            conn.execute(lock, [first])
+    renewing.join(5)
+    assert not renewing.is_alive()

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.declared import Site, queue
+from tests.pooler import run_shared_pooler
 from tests.queued import cancel, enqueue, fill, look, statuses, wait_for_statuses
 from tests.servers import wait_until
-from tests.transaction_pooler import pool_transactions
 from tests.worked import drain, handle, working
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def test_a_pooler_in_transaction_mode_is_found_and_worked_with(
     """It is told in one line; the queues are looked at now and then, and all jobs are done."""
     fill(conn, 2000)
     with (
-        pool_transactions(site.dsn, size=size) as dsn,
+        run_shared_pooler(site.dsn, size=size) as dsn,
         working(site, handle(do=lambda job: job.id), dsn=dsn, poll=0.05, concurrency=5) as worker,
     ):
         wait_for_statuses(site, "default", completed=2000)
@@ -145,7 +145,7 @@ def test_a_job_is_cancelled_behind_a_pooler(site: Site, conn: psycopg.Connection
 
     job = enqueue(conn, "short")
     with (
-        pool_transactions(site.dsn) as dsn,
+        run_shared_pooler(site.dsn, size=3) as dsn,
         working(site, handle(do=wait), "short", dsn=dsn, poll=0.05),
     ):
         assert begun.wait(10)
