@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -117,6 +119,27 @@ def test_it_finds_its_target_in_the_configuration(app: Cli, site: Site) -> None:
     assert result.exit_code == 0, result.stderr
     assert "serves other, default" in result.stderr
     assert statuses(site) == {"completed": 1}
+
+
+def test_the_application_of_the_page_works(cli: Cli, site: Site) -> None:
+    """docs/workers.md: what its handlers return and raise is what becomes of the jobs."""
+    page = (Path(__file__).parents[2] / "docs" / "workers.md").read_text(encoding="utf-8")
+    block = next(
+        text for text in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S) if "shop/tasks.py" in text
+    )
+    (cli.directory / "shop").mkdir()
+    (cli.directory / "shop" / "tasks.py").write_text(block)
+    for order in (-1, 7, 1001):
+        site.run("SELECT reconciler.enqueue('mail.welcome', jsonb_build_object('order', %s::int))", order)
+    site.run("SELECT reconciler.enqueue('report.print')")
+    result = cli("worker", "--app", "shop.tasks", "--dsn", site.dsn, "--drain")
+    assert result.exit_code == 0, result.stderr
+    assert site.rows("SELECT status, attempts, result, last_error FROM reconciler.jobs ORDER BY id") == [
+        ("failed", 1, None, "there is no such order"),
+        ("completed", 1, {"order": 7, "attempt": 1}, None),
+        ("pending", 0, None, None),
+        ("pending", 1, None, "the printer is busy"),
+    ]
 
 
 def test_a_failure_is_one_line(app: Cli, site: Site) -> None:

@@ -26,7 +26,7 @@ def test_every_block_runs(database: Database, monkeypatch: pytest.MonkeyPatch) -
         migrate_target(conn)
     monkeypatch.setenv("DATABASE_URL", site.dsn)
     blocks = BLOCK.findall(PAGE.read_text())
-    assert len(blocks) == 9
+    assert len(blocks) == 10
     names: dict[str, Any] = {"__name__": "page"}
     try:
         for block in blocks:
