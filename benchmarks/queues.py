@@ -24,6 +24,7 @@ from benchmarks.contestants import (
     list_contestants,
     working,
 )
+from benchmarks.processor import ServerTime
 from benchmarks.queue_server import SETTINGS, queue_server, renew_database, renew_schema
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Drain:
         kept: How many finished ones were there afterwards.
         connections: The most that the worker had.
         processes: Of the worker.
+        worker_used: Processor time of the worker from the first job to the last, in seconds.
+        server_used: Processor time of the server.
     """
 
     jobs: int
@@ -54,6 +57,8 @@ class Drain:
     kept: int
     connections: int
     processes: int
+    worker_used: float
+    server_used: float
 
     @property
     def rate(self) -> float:
@@ -75,21 +80,44 @@ def drain(server: LocalServer, contestant: Contestant, jobs: int) -> Drain:
     """Let one worker process empty a queue."""
     dsn = prepare(server, contestant, jobs)
     connections = [0]
+
+    def look() -> None:
+        connections.append(count_connections(conn))
+        server_time.look()
+
     with (
         psycopg.connect(dsn, autocommit=True) as conn,
         working(contestant, dsn, BENCH_JOBS=str(jobs), BENCH_MODE="drain") as worker,
     ):
-        report = worker.wait_for_report(lambda: connections.append(count_connections(conn)))
+        server_time = ServerTime(conn)
+        report = worker.wait_for_report(look)
         processes = 1 + count_children(worker.process.pid)
         while contestant.is_open and conn.execute(contestant.is_open.encode()).fetchone() == (True,):
             time.sleep(0.005)
         seconds = (time.time() if contestant.is_open else report["last"]) - report["first"]
+        server_time.look()
         kept = 0
         if contestant.count_kept:
             row = conn.execute(contestant.count_kept.encode()).fetchone()
             assert row is not None
             kept = row[0]
-    return Drain(jobs=jobs, seconds=seconds, kept=kept, connections=max(connections), processes=processes)
+    return Drain(
+        jobs=jobs,
+        seconds=seconds,
+        kept=kept,
+        connections=max(connections),
+        processes=processes,
+        worker_used=report["used"],
+        server_used=server_time.seconds,
+    )
+
+
+def describe_use(drains: list[Drain]) -> str:
+    """Return how much processor time a job took: that of the worker, that of the server."""
+    worker, server = (
+        min(getattr(one, name) / one.jobs * 1e6 for one in drains) for name in ("worker_used", "server_used")
+    )
+    return f"{worker:.1f} + {server:.1f} = {worker + server:.1f}"
 
 
 def measure_drains(server: LocalServer, contestants: list[Contestant], rounds: int) -> Iterator[str]:
@@ -108,7 +136,7 @@ def measure_drains(server: LocalServer, contestants: list[Contestant], rounds: i
     yield f"draining preloaded no-op jobs with one worker process, medians of {rounds} rounds in turn"
     yield (
         f"    {'':28} {'version':>9} {'jobs/s':>8} {'least':>8} {'most':>8} {'jobs':>8} {'kept':>8}"
-        f" {'connections':>11} {'processes':>9}"
+        f" {'connections':>11} {'processes':>9} {'µs of processor a job':>24}"
     )
     medians = {}
     for one in contestants:
@@ -118,7 +146,7 @@ def measure_drains(server: LocalServer, contestants: list[Contestant], rounds: i
         yield (
             f"    {one.name:28} {one.read_version():>9}"
             f" {medians[one.name]:8.0f} {min(rates):8.0f} {max(rates):8.0f} {last.jobs:8} {last.kept:8}"
-            f" {last.connections:11} {last.processes:9}  {one.settings}"
+            f" {last.connections:11} {last.processes:9} {describe_use(results[one.name]):>24}  {one.settings}"
         )
     ours, *peers = contestants
     if ours.is_ours and peers:

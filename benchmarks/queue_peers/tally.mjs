@@ -4,6 +4,7 @@ const jobs = Number(process.env.BENCH_JOBS ?? 0);
 const waits = process.env.BENCH_MODE === "latency" ? [] : null;
 let done = 0;
 let first = 0;
+let firstUsed;
 
 const now = () => (performance.timeOrigin + performance.now()) / 1000;
 
@@ -14,9 +15,13 @@ export function note(putAt) {
   if (waits) waits.push(now() - putAt);
   if (done === 1) {
     first = now();
+    firstUsed = process.cpuUsage();
     if (waits) say({ begun: first });
   }
-  if (done === jobs) say({ first, last: now(), waits });
+  if (done === jobs) {
+    const { user, system } = process.cpuUsage(firstUsed);
+    say({ first, last: now(), used: (user + system) / 1e6, waits });
+  }
 }
 
 export function* listBatches(count, size) {

@@ -25,7 +25,7 @@ class Tally:
         self.jobs = int(os.environ.get("BENCH_JOBS", "0"))
         self.waits: list[float] | None = [] if os.environ.get("BENCH_MODE") == "latency" else None
         self.done = 0
-        self.first = 0.0
+        self.first = self.first_used = 0.0
         self.shown: mmap.mmap | None = None
         if path := os.environ.get("BENCH_PROGRESS"):
             with Path(path).open("r+b") as file:
@@ -42,12 +42,14 @@ class Tally:
             self.waits.append(time.time() - put_at)
         if self.done == 1:
             self.first = time.time()
+            self.first_used = time.process_time()
             if self.waits is not None:
                 self._say({"begun": self.first})
         if self.shown is not None:
             self.shown[:8] = struct.pack("<q", self.done)
         if self.done == self.jobs:
-            self._say({"first": self.first, "last": time.time(), "waits": self.waits})
+            used = time.process_time() - self.first_used
+            self._say({"first": self.first, "last": time.time(), "used": used, "waits": self.waits})
 
     def _say(self, report: dict[str, object]) -> None:
         sys.stdout.write(json.dumps(report) + "\n")
