@@ -78,6 +78,7 @@ class Consumers:
         self._seats: list[Seat] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self._busy = 0
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.left = 0
         self.low = 0
@@ -97,7 +98,7 @@ class Consumers:
     @property
     def free(self) -> int:
         """Return how many more jobs could go on."""
-        return sum(1 for seat in self._seats if seat.job is None)
+        return len(self._seats) - self._busy
 
     @property
     def seats(self) -> list[Seat]:
@@ -157,6 +158,7 @@ class Consumers:
         """
         seat.is_left = True
         self.left += 1
+        self._busy -= 1
         self._seats.remove(seat)
         self._add()
 
@@ -201,6 +203,7 @@ class Consumers:
                 now = slice_began = clock()
             seat.job = job = jobs.popleft()
             seat.began = began = now
+            self._busy += 1
             if len(jobs) == self.low:
                 self._on_low()
             outcome = await attempt(job, handlers, threads, on_wait=on_wait)
@@ -208,6 +211,7 @@ class Consumers:
                 self.left -= 1
                 return
             seat.job = None
+            self._busy -= 1
             now = clock()
             self.ended += 1
             self.busy_seconds += now - began

@@ -95,6 +95,10 @@ class Heartbeat(threading.Thread):
                     self._close()
                 losses += 1
                 self._is_over.wait(min(find_wait(losses), self._every))
+            except Exception:  # noqa: BLE001 - see below
+                # Whatever it is: without this thread all jobs are lost one after the other.
+                _log.exception("the leases cannot be renewed")
+                self._is_over.wait(self._every)
             else:
                 losses = 0
                 self._is_over.wait(self._every)

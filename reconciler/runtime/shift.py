@@ -163,6 +163,8 @@ class Shift:
             await self._end(claimer, finisher, grace)
             for task in (finisher, *others):
                 task.cancel()
+            # What went wrong first is raised; the others have no more to say.
+            await asyncio.gather(claimer, finisher, *others, return_exceptions=True)
 
     async def _wait(self, *tasks: asyncio.Future[None]) -> None:
         """Wait until somebody stops it, nothing is left, or something goes wrong."""
@@ -203,7 +205,7 @@ class Shift:
         for seat in list(self._consumers.seats):
             if seat.job is not None:
                 self._finisher.add(seat.job, Returned())
-                seat.is_left, seat.job = True, None
+                self._consumers.leave(seat)
 
     async def _watch(self) -> None:
         """Leave handlers behind that do not end although their time is over, as long as they are few."""

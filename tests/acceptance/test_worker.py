@@ -125,7 +125,9 @@ def test_the_application_of_the_page_works(cli: Cli, site: Site) -> None:
     """docs/workers.md: what its handlers return and raise is what becomes of the jobs."""
     page = (Path(__file__).parents[2] / "docs" / "workers.md").read_text(encoding="utf-8")
     block = next(
-        text for text in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S) if "shop/tasks.py" in text
+        text
+        for text in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        if "shop/tasks.py" in text
     )
     (cli.directory / "shop").mkdir()
     (cli.directory / "shop" / "tasks.py").write_text(block)
