@@ -36,19 +36,19 @@ SETTINGS: dict[str, LiteralString] = {
 
 
 @contextmanager
-def queue_server() -> Iterator[LocalServer]:
+def queue_server(directory: Path = DIRECTORY) -> Iterator[LocalServer]:
     """Run the server as long as it is needed, and remove it afterwards."""
-    stop_local_server(DIRECTORY, purge=True)
+    stop_local_server(directory, purge=True)
     try:
         installation = find_test_installation(17)
-        server = start_local_server(DIRECTORY, installation=installation)
+        server = start_local_server(directory, installation=installation)
         with psycopg.connect(server.dsn, autocommit=True) as conn:
             for statement in SETTINGS.values():
                 conn.execute(statement)
-        stop_local_server(DIRECTORY)
-        yield start_local_server(DIRECTORY)
+        stop_local_server(directory)
+        yield start_local_server(directory)
     finally:
-        stop_local_server(DIRECTORY, purge=True)
+        stop_local_server(directory, purge=True)
 
 
 def renew_schema(server: LocalServer, *specs: Spec) -> str:

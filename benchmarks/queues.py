@@ -182,19 +182,23 @@ def measure_latency(server: LocalServer, contestants: list[Contestant], seconds:
         yield f"    {one.name:28} {median:8.2f} {late:8.2f} {waits[-1]:8.2f}{verdict}"
 
 
+MEASURES = ("drain", "latency", "claims", "snapshot", "plans")
+
+
 def read_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="script/bench queues", description=__doc__)
-    parser.add_argument(
-        "what", nargs="*", help="drain, latency, claims, snapshot, plans; all of them where none is named"
-    )
+    parser.add_argument("what", nargs="*", help=f"{', '.join(MEASURES)}; all of them where none is named")
     parser.add_argument("--quick", action="store_true", help="one short round of each: shows that it works")
     parser.add_argument(
         "--only", default="", help="contestants whose names contain one of these, with commas between"
     )
     parser.add_argument("--concurrency", type=int, default=100, help="how many jobs our worker does at once")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if unknown := set(arguments.what) - set(MEASURES):
+        parser.error(f"{', '.join(sorted(unknown))}: what may be {', '.join(MEASURES)}")
+    return arguments
 
 
 def choose_contestants(arguments: argparse.Namespace) -> list[Contestant]:
@@ -217,6 +221,7 @@ def main() -> None:
     """Measure everything that was asked for, and print it as it comes."""
     arguments = read_arguments()
     contestants = choose_contestants(arguments)
+    assert contestants, "none of them takes part"
     quick = arguments.quick
     started = os.getloadavg()
     measures: dict[str, Callable[[LocalServer], Iterator[str]]] = {
@@ -226,7 +231,6 @@ def main() -> None:
         "snapshot": lambda server: measure_snapshot(server, 10 if quick else 60),
         "plans": lambda server: measure_plans(server, 100_000 if quick else 1_000_000),
     }
-    assert not set(arguments.what) - set(measures), f"what may be: {', '.join(measures)}"
     with queue_server() as server:
         with psycopg.connect(server.dsn) as conn:
             rows = conn.execute(

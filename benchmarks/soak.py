@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from reconciler.runtime.cluster import LocalServer
 
+DIRECTORY = Path(".reconciler/bench-soak")
 JOBS = 1_000_000
 RATE = 2000
 RETENTION = "30s"
@@ -76,7 +78,7 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=RATE, help="how many jobs a second are put")
     arguments = parser.parse_args()
     jobs = JOBS // 10 if arguments.quick else JOBS
-    with queue_server() as server:
+    with queue_server(DIRECTORY) as server:
         print(
             f"PostgreSQL {server.major}, Python {sys.version.split()[0]}, {os.cpu_count()} cores", flush=True
         )
