@@ -144,11 +144,13 @@ class Work:
 
     Attributes:
         done: The payloads of all calls, in the order of their beginnings.
+        interrupted: Those of `wait` that were told to end.
         gate: What `wait` and `block` wait for.
     """
 
     def __init__(self) -> None:
         self.done: list[Any] = []
+        self.interrupted: list[int] = []
         self.gate = threading.Event()
         self.handlers = Handlers()
         for name in ("do", "do_sync", "boom", "give_up", "later", "again", "wait", "block", "odd", "show"):
@@ -184,8 +186,12 @@ class Work:
     async def wait(self, n: int = 0) -> int:
         """Wait until the gate is open."""
         self.done.append(n)
-        while not self.gate.is_set():  # noqa: ASYNC110 - the gate is another thread's
-            await asyncio.sleep(0.01)
+        try:
+            while not self.gate.is_set():  # noqa: ASYNC110 - the gate is another thread's
+                await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            self.interrupted.append(n)
+            raise
         return n
 
     def block(self, n: int = 0) -> int:

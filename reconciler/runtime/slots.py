@@ -27,7 +27,7 @@ class Slots:
         Returns:
             How many were taken; none when the time is over, or everybody was sent away.
         """
-        if self._free and not self._waiting:
+        if self._free:
             return self._hand_out(most)
         if seconds <= 0:
             return 0

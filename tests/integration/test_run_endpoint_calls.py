@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -116,6 +117,11 @@ def test_a_body_that_is_too_long_is_refused(site: Site, work: Work) -> None:
         fits = b'{"name": "a", "payload": "' + b"x" * 900 + b'"}'
         assert client.call("POST", "/jobs", fits).status == 201
         assert client.call("POST", "/jobs", b"x" * 1001).status == 413
+        with socket.create_connection(("127.0.0.1", client.port), timeout=10) as caller:
+            head = f"POST /api/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+            chunk = f"258\r\n{'x' * 600}\r\n"
+            caller.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n{chunk * 2}".encode())
+            assert caller.recv(100).startswith(b"HTTP/1.1 413 ")  # although the body has not come to its end
         chunks = client.call("POST", "/jobs", iter([b"x" * 600] * 2), Transfer_Encoding="chunked")
         assert chunks.status == 413
         assert client.call("POST", "/jobs/run", b"x" * 1001).status == 413

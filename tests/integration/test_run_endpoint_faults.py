@@ -134,6 +134,19 @@ def test_a_late_end_changes_nothing(site: Site, conn: Connection, work: Work) ->
     assert look(conn, job)["status"] == "running"
 
 
+def test_a_job_whose_lease_was_lost_is_told_to_end(site: Site, conn: Connection, work: Work) -> None:
+    """Somebody else has it by now: the handler is interrupted, and what it does changes nothing."""
+    site.apply(queue("short", lease="1s"))
+    job = put(conn, "wait", "short")
+    with serve_endpoint(site.dsn, work.handlers) as client, ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.run, "queue=short")
+        wait_for(lambda: len(work.done) == 1)
+        conn.execute("UPDATE reconciler.jobs SET token = token + 1, worker = 'other' WHERE id = %s", [job])
+        assert call.result(20).statuses == ["lost"]
+        assert work.interrupted == [0]
+    assert look(conn, job)["worker"] == "other"
+
+
 def test_a_caller_that_goes_away_loses_no_job(
     conn: Connection, client: Client, work: Work, site: Site
 ) -> None:
@@ -165,10 +178,13 @@ def test_a_call_that_is_cancelled_claims_no_more(conn: Connection, site: Site, w
         with pytest.raises(asyncio.CancelledError):
             await task
         work.gate.set()
+        while statuses(site).get("completed") != 1:  # noqa: ASYNC110 - it is told nowhere else
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        assert statuses(site) == {"completed": 1, "pending": 2}
         await endpoint.aclose()
 
     asyncio.run(cancel())
-    assert statuses(site) == {"completed": 1, "pending": 2}
 
 
 def test_a_database_that_is_away_is_503(site: Site, conn: Connection, client: Client) -> None:
@@ -184,6 +200,16 @@ def test_a_database_that_is_away_is_503(site: Site, conn: Connection, client: Cl
     site.database.server.start()
     assert client.run().statuses == ["completed"]
     assert client.get(job).status == 200
+
+
+def test_a_connection_that_was_cut_while_idle_is_not_used(conn: Connection, client: Client) -> None:
+    """The next call does not pay for what happened since the last one."""
+    put(conn, "do")
+    assert client.run().status == 200
+    cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = %s"
+    assert conn.execute(cut, ["reconciler worker"]).fetchone() != (0,)
+    time.sleep(0.2)
+    assert client.run().status == 200
 
 
 def test_a_restart_of_the_server_loses_no_end(
@@ -243,7 +269,9 @@ def test_jobs_that_run_get_their_time_at_the_end(site: Site, conn: Connection, w
 
 
 @pytest.mark.parametrize("name", ["wait", "block"])
-def test_jobs_that_take_longer_are_given_back(site: Site, conn: Connection, work: Work, name: str) -> None:
+def test_jobs_that_take_longer_are_given_back(
+    site: Site, conn: Connection, work: Work, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """When the grace is over, what runs is interrupted and pending again; that was no try."""
     job = put(conn, name)
     with serve_endpoint(site.dsn, work.handlers, grace=0.3) as client:
@@ -251,6 +279,8 @@ def test_jobs_that_take_longer_are_given_back(site: Site, conn: Connection, work
         wait_for(lambda: len(work.done) == 1)
     found = look(conn, job)
     assert (found["status"], found["attempts"]) == ("pending", 0)
+    assert work.interrupted == ([0] if name == "wait" else [])
+    assert "left behind" not in caplog.text
 
 
 def test_a_process_that_ends_takes_no_more_calls(conn: Connection, site: Site, work: Work) -> None:
@@ -267,6 +297,30 @@ def test_a_process_that_ends_takes_no_more_calls(conn: Connection, site: Site, w
     answer = asyncio.run(call())
     assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
     assert statuses(site) == {"pending": 1}
+
+
+def test_who_waits_for_a_place_is_answered_when_the_process_ends(
+    conn: Connection, site: Site, work: Work
+) -> None:
+    """A call that has claimed nothing yet does not wait for jobs of others."""
+    for n in range(2):
+        put(conn, "wait", n=n)
+
+    async def call() -> int:
+        endpoint = RunEndpoint(site.dsn, work.handlers, tokens=TOKEN, concurrency=1)
+        calls = [Call(headers={"authorization": f"Bearer {TOKEN}"})] * 2
+        first, second = [asyncio.create_task(endpoint.answer_run(call)) for call in calls]
+        while not work.done:  # noqa: ASYNC110 - the handlers fill it
+            await asyncio.sleep(0.01)
+        endpoint.stop()
+        done, _ = await asyncio.wait([first, second], timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        work.gate.set()
+        await endpoint.aclose()
+        await first
+        assert done == {second}
+        return int(second.result().document["claimed"])
+
+    assert asyncio.run(call()) == 0
 
 
 def test_jobs_of_a_worker_that_is_gone_are_taken(conn: Connection, client: Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -239,3 +240,20 @@ def test_a_token_that_no_header_carries_is_refused() -> None:
     with pytest.raises(ConfigError, match="blanks, line ends") as caught:
         BearerTokens(["se cret\n"])
     assert "se cret" not in str(caught.value)
+
+
+def test_every_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call tells nothing by how long it takes: neither which token it is, nor how much of one is right."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return one == other
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    tokens = BearerTokens(["first", "second", "a-third-one"])
+    for authorization in ("Bearer first", "Bearer a-third-one", "Bearer wrong", "Basic first", None):
+        compared.clear()
+        tokens.has(authorization)
+        assert len(compared) == 3
+        assert {len(text) for pair in compared for text in pair} == {32}
