@@ -382,6 +382,18 @@ def test_what_comes_late_gets_in_line(site: Site, conn: psycopg.Connection, end:
     assert order == ids
 
 
+def test_what_is_revived_is_ordered_as_its_queue_is(site: Site, conn: psycopg.Connection) -> None:
+    """A dead job that is tried again has the order that its queue has by then."""
+    for before, after, key in (("standard", "blocking", ""), ("blocking", "standard", None)):
+        site.apply(queue("shop", mode=before))
+        job = enqueue(conn, "shop")
+        fail(conn, claim_one(conn, "shop"), final=True)
+        site.apply(queue("shop", mode=after))
+        assert retry(conn, job) == "pending"
+        assert look(conn, job)["ordering_key"] == key
+        cancel(conn, job)
+
+
 def test_a_queue_is_blocking_no_more_while_jobs_wait(site: Site, conn: psycopg.Connection) -> None:
     """Those that wait may be done together, and keys that were their own stay."""
     site.apply(queue("shop", mode="blocking"))
