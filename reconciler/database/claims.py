@@ -69,11 +69,13 @@ class QueueSettings(NamedTuple):
         name: Of the queue.
         lease: Seconds.
         is_limited: Whether jobs that are due may have to wait for others of the queue.
+        read_at: When this was read, by the server's clock.
     """
 
     name: str
     lease: float
     is_limited: bool
+    read_at: datetime
 
 
 _read_claimed: Final = ClaimedJob._make
@@ -95,7 +97,7 @@ async def claim_jobs(
     queue: str,
     worker: str,
     limit: int,
-    since: Mapping[int, datetime] | None = None,
+    since: Mapping[int, tuple[datetime, int]] | None = None,
     status: str = "pending",
 ) -> list[ClaimedJob]:
     """Claim jobs that are due.
@@ -105,7 +107,8 @@ async def claim_jobs(
         queue: From which.
         worker: Who claims.
         limit: The most, from 1 to 10,000.
-        since: By priority, from which due time on to look: what comes before is known to be done.
+        since: By priority, from which due time on to look, and from which id on of what is due right then:
+            what comes before is known to be done.
         status: pending, or failed for one more try of dead jobs.
 
     Returns:
@@ -117,7 +120,8 @@ async def claim_jobs(
         "worker": worker,
         "max": limit,
         "priorities": _spell(since),
-        "sinces": list(since.values()),
+        "sinces": [time for time, _ in since.values()],
+        "since_ids": _spell(one for _, one in since.values()),
         "status": status,
     }
     async with AsyncCursor(conn, row_factory=_claimed_row) as cursor:

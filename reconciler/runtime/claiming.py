@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .links import Link
 
 _log: Final = logging.getLogger("reconciler.worker")
-# Jobs whose transactions began before others' that are done already.
+# Jobs may be committed after others that are due later.
 _MARGIN: Final = timedelta(seconds=0.25)
 _FULL_EVERY: Final = 1.0
 _MOST_UNSENT: Final = 5000
@@ -54,7 +54,8 @@ class _Source:
         self.has_order = False
         self.poll_at = 0.0
         self.full_at = 0.0
-        self.since: dict[int, datetime] = {}
+        # By priority, due time and id of the last job that was claimed.
+        self.since: dict[int, tuple[datetime, int]] = {}
 
 
 class Claimer:
@@ -104,6 +105,8 @@ class Claimer:
         self._ended = 0
         self._busy_seconds = 0.0
         self._is_stopping = False
+        self._read_at: datetime | None = None
+        self._read = 0.0
 
     @property
     def is_drained(self) -> bool:
@@ -138,7 +141,7 @@ class Claimer:
             ):
                 source.is_ready = True
             if self._drain and not self._held:
-                source.is_ready, source.is_empty, source.full_at = True, False, 0.0
+                source.is_ready, source.is_empty = True, False
         self.nudge()
 
     def note_settings(self, settings: Sequence[QueueSettings]) -> None:
@@ -149,6 +152,7 @@ class Claimer:
         """
         for one in settings:
             self._sources[one.name].is_limited = one.is_limited
+            self._read_at, self._read = one.read_at, time.perf_counter()
 
     def stop(self) -> None:
         """Claim nothing more."""
@@ -243,14 +247,21 @@ class Claimer:
         source.has_order = any(one.ordering_key is not None for one in found)
         if len(source.since) > _MOST_PRIORITIES:
             source.since.clear()
-        # The first of each priority is the earliest.
-        for one in found[:1] if found[0].priority == found[-1].priority else reversed(found):
-            source.since[one.priority] = one.run_at - _MARGIN
+        self._note_place(source, found)
         jobs = [Job(one) for one in found]
         for job in jobs:
             self._held[job.claimed[0]] = job
         self._tally.claimed += len(jobs)
         self._consumers.put(jobs)
+
+    def _note_place(self, source: _Source, found: Sequence[ClaimedJob]) -> None:
+        """Note from where on to look next time: what is before is done, or will be found by a full look."""
+        if self._read_at is None:
+            return
+        newest = self._read_at + timedelta(seconds=time.perf_counter() - self._read) - _MARGIN
+        # The last of each priority stands.
+        for one in found[-1:] if found[0].priority == found[-1].priority else found:
+            source.since[one.priority] = min((one.run_at, one.id), (newest, 0))
 
     def _give_surplus_back(self, now: float, ahead: int) -> None:
         waiting = self._consumers.waiting

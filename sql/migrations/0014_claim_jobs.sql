@@ -188,13 +188,14 @@ BEGIN
 END
 $$;
 
--- Claim up to max jobs of a queue for a worker. They come in no order. priorities and sinces: of these priorities
--- only what was due at a time or later is looked at, because the worker knows that it has seen what comes before:
--- while somebody holds an old snapshot, dead rows stand in front, and walking over them takes long.
+-- Claim up to max jobs of a queue for a worker. They come in no order. priorities, sinces and since_ids: of these
+-- priorities only what was due at a time or later is looked at, and of what was due right then only jobs from an id
+-- on, because the worker knows that it has seen what comes before: while somebody holds an old snapshot, dead rows
+-- stand in front, and walking over them takes long.
 -- status failed: dead jobs get one more try, those first that have been dead for longest.
 CREATE FUNCTION reconciler.claim_jobs(
     queue text, worker text, max integer, priorities integer[] DEFAULT '{}', sinces timestamptz[] DEFAULT '{}',
-    status text DEFAULT 'pending'
+    status text DEFAULT 'pending', since_ids bigint[] DEFAULT '{}'
 ) RETURNS SETOF reconciler.claimed_job
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
@@ -214,7 +215,9 @@ DECLARE
     bound bigint := 2147483648;
     known bigint;
     unknown bigint;
+    place integer;
     since timestamptz;
+    since_id bigint;
 BEGIN
     IF max < 1 OR status NOT IN ('pending', 'failed') THEN
         PERFORM reconciler.refuse_job('claim_jobs takes a number from 1 on, and the status pending or failed', NULL);
@@ -309,8 +312,9 @@ BEGIN
          ORDER BY j.priority DESC LIMIT 1;
         bound := coalesce(unknown, known);
         EXIT WHEN bound < -2147483648;
-        since := CASE WHEN unknown IS NULL
-                      THEN claim_jobs.sinces[array_position(claim_jobs.priorities, known::integer)] END;
+        place := CASE WHEN unknown IS NULL THEN array_position(claim_jobs.priorities, known::integer) END;
+        since := coalesce(claim_jobs.sinces[place], '-infinity');
+        since_id := coalesce(claim_jobs.since_ids[place], 0);
         RETURN QUERY
         UPDATE reconciler.jobs_open j
            SET status = 'running', token = j.token + 1, attempts = j.attempts + 1, started_at = now,
@@ -319,7 +323,7 @@ BEGIN
                SELECT r.ctid FROM reconciler.jobs_open r
                 WHERE r.queue = settings.name AND r.status = 'pending' AND r.ordering_key IS NULL
                   AND r.handler IS NOT NULL AND r.active AND r.priority = bound
-                  AND r.run_at <= now AND r.run_at >= coalesce(since, '-infinity')
+                  AND r.run_at <= now AND (r.run_at, r.id) >= (since, since_id)
                 ORDER BY r.run_at, r.id LIMIT room FOR UPDATE SKIP LOCKED))
            AND j.status = 'pending'
         RETURNING j.id, j.token, j.handler, j.payload, j.attempts,

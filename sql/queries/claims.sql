@@ -2,7 +2,7 @@
 SELECT id, token, handler, payload::text, attempt, max_attempts, priority, run_at, timeout, lease, type, job_name,
        ordering_key, unique_key, queue, created_at
   FROM reconciler.claim_jobs(%(queue)s, %(worker)s, %(max)s, %(priorities)s::integer[], %(sinces)s::timestamptz[],
-                             %(status)s)
+                             %(status)s, %(since_ids)s::bigint[])
  ORDER BY priority DESC, run_at, id
 
 -- name: complete
@@ -43,5 +43,6 @@ SELECT reconciler.report_worker(%(id)s, %(host)s, %(pid)s, %(queues)s::text[], %
 
 -- name: read_settings
 SELECT q.name, extract(epoch FROM s.lease)::double precision AS lease,
-       s.concurrency IS NOT NULL OR s.rate_count IS NOT NULL OR s.mode = 'blocking' AS is_limited
+       s.concurrency IS NOT NULL OR s.rate_count IS NOT NULL OR s.mode = 'blocking' AS is_limited,
+       clock_timestamp() AS read_at
   FROM unnest(%(queues)s::text[]) AS q (name), reconciler.find_queue_settings(q.name) AS s
