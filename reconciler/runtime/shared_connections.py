@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -82,16 +83,16 @@ class SharedConnections:
 
     Args:
         dsn: A libpq connection string or URL.
-        keep: How many are kept while nobody uses them.
+        most: How many there are at once; who finds none waits for one.
 
     Raises:
         ConfigError: The string is no connection string.
     """
 
-    def __init__(self, dsn: str, *, keep: int = 4) -> None:
+    def __init__(self, dsn: str, *, most: int = 5) -> None:
         self._where = describe_dsn(dsn)
         self._dsn = complete_dsn(dsn)
-        self._keep = keep
+        self._places = asyncio.Semaphore(most)
         self._idle: list[AsyncConnection[Any]] = []
         self._is_closed = False
 
@@ -105,15 +106,16 @@ class SharedConnections:
         Raises:
             ConnectError: There is no server, or it does not let us in.
         """
-        conn = await self._find_idle() or await self._open()
-        try:
-            yield conn
-        finally:
-            is_good = not conn.closed and conn.info.transaction_status == TransactionStatus.IDLE
-            if is_good and not self._is_closed and len(self._idle) < self._keep:
-                self._idle.append(conn)
-            else:
-                await conn.close()
+        async with self._places:
+            conn = await self._find_idle() or await self._open()
+            try:
+                yield conn
+            finally:
+                is_good = not conn.closed and conn.info.transaction_status == TransactionStatus.IDLE
+                if is_good and not self._is_closed:
+                    self._idle.append(conn)
+                else:
+                    await conn.close()
 
     async def aclose(self) -> None:
         """Close those that nobody uses; the others are closed when they are given back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -206,3 +207,13 @@ def test_the_extension_http_calls_it(site: Site, conn: Connection, work: Work) -
         assert look(conn, job)["status"] == "pending"
         assert conn.execute(call, [url, f"Bearer {TOKEN}"]).fetchone() == (200, "completed")
     assert look(conn, job)["status"] == "completed"
+
+
+def test_many_calls_share_few_connections(site: Site, work: Work) -> None:
+    """However many call at once, the server sees five connections at the most, and one for the leases."""
+    with serve_endpoint(site.dsn, work.handlers) as client, ThreadPoolExecutor(20) as pool:
+        replies = list(pool.map(lambda n: client.get(n).status, range(300)))
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'reconciler worker'"
+        [(count,)] = site.rows(query)
+    assert set(replies) == {404}
+    assert 1 <= count <= 5
