@@ -137,6 +137,11 @@ def test_a_lease_that_is_renewed_goes_on(conn: psycopg.Connection) -> None:
     for _ in range(3):
         pass_time(conn, 9)
         assert renew(conn, claimed) == {claimed.id: None}
+        row = conn.execute(
+            "SELECT extract(epoch FROM lease_until - clock_timestamp())::float FROM reconciler.jobs"
+        ).fetchone()
+        assert row is not None
+        assert 8 < row[0] <= 10
         assert rescue(conn) == 0
     assert complete(conn, [claimed]) == [claimed.id]
 
