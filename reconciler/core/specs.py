@@ -24,7 +24,10 @@ KINDS: tuple[Kind, ...] = ("channel", "queue", "job", "worker")
 SECTIONS: dict[str, Kind] = {"jobs": "job", "queues": "queue", "workers": "worker", "channels": "channel"}
 """The sections of a spec file and the kind of what they hold."""
 
-BUILT_IN_QUEUES = frozenset({"default", "blocking"})
+BLOCKING_QUEUE = "blocking"
+"""The queue that is blocking by its name."""
+
+BUILT_IN_QUEUES = frozenset({"default", BLOCKING_QUEUE})
 """Queues that exist without being declared."""
 
 WORKER_PATIENCE = timedelta(seconds=30)

@@ -11,6 +11,7 @@ from reconciler.core.names import find_nearest
 from reconciler.core.run_calls import find_contradictions, read_query
 from reconciler.core.schedules import ANY_DIALECT, dialect_for, find_problem
 from reconciler.core.specs import (
+    BLOCKING_QUEUE,
     WORKER_PATIENCE,
     Body,
     ChannelSpec,
@@ -262,6 +263,10 @@ class SpecBuilder:
 
     def _build_queue(self, declaration: Declaration) -> QueueSpec:
         document = self._canonical(declaration)
+        if declaration.name == BLOCKING_QUEUE and declaration.value.get("mode") != "blocking":
+            # Undeclared it is blocking: who only wants to set its retention must not lose its order.
+            key = ("mode",) if "mode" in declaration.value else ()
+            self._complain(declaration, key, "is blocking by its name: write mode: blocking, or another name")
         return QueueSpec(
             name=declaration.name,
             place=declaration.place,
