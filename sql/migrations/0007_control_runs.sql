@@ -1,5 +1,142 @@
--- Runs besides those that entries fire: the runner that carries them out, and what people ask for: run now, cancel,
+-- Carry runs out, those that entries fire and those that a runner takes; and what people ask for: run now, cancel,
 -- pause, resume.
+--
+-- The procedures run with the caller's rights, since they commit between the steps, and name everything in full: a body
+-- never has more rights than its role.
+
+-- Start, execute, end. outcome is null where nothing was executed. Every step commits; an error of the body is
+-- returned, not raised.
+CREATE PROCEDURE reconciler.carry_out(
+    job_name text, trigger text, start_id bigint,
+    INOUT run_id bigint, INOUT outcome text, INOUT error_sqlstate text, INOUT error_message text
+)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    run             record;
+    answer          record;
+    response_status integer;
+    is_sent         boolean := false;
+    since           timestamptz := pg_catalog.clock_timestamp();
+    affected        bigint;
+    error_detail    text;
+    error_context   text;
+    problem         text;
+BEGIN
+    run_id := NULL;
+    outcome := NULL;
+    error_sqlstate := NULL;
+    error_message := NULL;
+    LOOP
+        run := reconciler.start_run(job_name, trigger, start_id, since, is_free => true);
+        COMMIT;
+        EXIT WHEN run.verdict IS DISTINCT FROM 'busy';
+        PERFORM pg_catalog.pg_sleep(0.2);
+        COMMIT;
+    END LOOP;
+    IF run.verdict IS DISTINCT FROM 'run' THEN
+        RETURN;
+    END IF;
+    run_id := run.run_id;
+    FOR try IN 1..3 LOOP
+        problem := NULL;
+        BEGIN
+            IF outcome IS NULL THEN
+                outcome := 'succeeded';
+                BEGIN
+                    IF run.kind = 'sql' THEN
+                        EXECUTE run.body;
+                        GET DIAGNOSTICS affected = ROW_COUNT;
+                    ELSIF run.kind = 'http' THEN
+                        answer := reconciler.send_request(run.run_id, run.token);
+                        response_status := answer.status;
+                        is_sent := answer.request_id IS NOT NULL;
+                        IF answer.problem IS NOT NULL THEN
+                            RAISE EXCEPTION USING ERRCODE = 'external_routine_exception', MESSAGE = answer.problem,
+                                DETAIL = coalesce(answer.content, '');
+                        END IF;
+                    ELSE
+                        PERFORM reconciler.queue_run(run.run_id, run.token);
+                        is_sent := true;
+                    END IF;
+                    -- What was deferred fails here, where it is caught, and not in COMMIT.
+                    SET CONSTRAINTS ALL IMMEDIATE;
+                EXCEPTION
+                    -- query_canceled is not among OTHERS; neither is assert_failure.
+                    WHEN query_canceled THEN
+                        outcome := 'cancelled';
+                        GET STACKED DIAGNOSTICS error_sqlstate = RETURNED_SQLSTATE, error_message = MESSAGE_TEXT,
+                            error_detail = PG_EXCEPTION_DETAIL, error_context = PG_EXCEPTION_CONTEXT;
+                    WHEN assert_failure OR OTHERS THEN
+                        outcome := 'failed';
+                        GET STACKED DIAGNOSTICS error_sqlstate = RETURNED_SQLSTATE, error_message = MESSAGE_TEXT,
+                            error_detail = PG_EXCEPTION_DETAIL, error_context = PG_EXCEPTION_CONTEXT;
+                END;
+            END IF;
+            IF outcome = 'succeeded' AND is_sent THEN
+                -- After the commit pg_net sends it, and the tick ends the run; or a worker takes it, and does.
+                outcome := 'running';
+            ELSE
+                outcome := reconciler.finish_run(
+                    run.run_id, run.token, outcome, affected, error_sqlstate, error_message, error_detail,
+                    error_context, response_status);
+            END IF;
+        EXCEPTION WHEN query_canceled OR assert_failure OR OTHERS THEN
+            -- Cancelled at the last moment, or the body left a transaction in which nothing can be written. What
+            -- the body did goes with it, so that a success is none.
+            problem := SQLERRM;
+            IF outcome IN ('succeeded', 'running') THEN
+                outcome := CASE SQLSTATE WHEN '57014' THEN 'cancelled' ELSE 'failed' END;
+                affected := NULL;
+                GET STACKED DIAGNOSTICS error_sqlstate = RETURNED_SQLSTATE, error_message = MESSAGE_TEXT,
+                    error_detail = PG_EXCEPTION_DETAIL, error_context = PG_EXCEPTION_CONTEXT;
+            END IF;
+        END;
+        EXIT WHEN problem IS NULL;
+        ROLLBACK;
+        SET TRANSACTION READ WRITE;
+    END LOOP;
+    -- Where the end could not be written at all, the tick finds the run without its lock.
+    COMMIT;
+    IF run.shared THEN
+        PERFORM pg_catalog.pg_advisory_unlock_shared(run.lock_key);
+    ELSE
+        PERFORM pg_catalog.pg_advisory_unlock(run.lock_key);
+    END IF;
+END
+$$;
+
+CREATE PROCEDURE reconciler.run_job(job_name text, trigger text DEFAULT NULL)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    run_id          bigint;
+    outcome         text;
+    error_sqlstate  text;
+    error_message   text;
+BEGIN
+    -- Inside somebody's transaction this fails at once, before a lock is taken that a rollback would not release.
+    COMMIT;
+    -- pg_cron names its connections; its background workers have no name, but a type of their own.
+    IF trigger IS NOT NULL THEN
+        NULL;
+    ELSIF pg_catalog.current_setting('application_name') = 'pg_cron' THEN
+        trigger := 'schedule';
+    ELSIF pg_catalog.current_setting('application_name') = '' AND EXISTS (
+        SELECT FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) AS a
+         WHERE a.backend_type = 'pg_cron')
+    THEN
+        trigger := 'schedule';
+    END IF;
+    CALL reconciler.carry_out(job_name, trigger, NULL, run_id, outcome, error_sqlstate, error_message);
+    IF outcome NOT IN ('succeeded', 'running') THEN
+        -- Again, so that pg_cron's own record of the run says failed too.
+        RAISE EXCEPTION USING ERRCODE = coalesce(error_sqlstate, 'P0001'), MESSAGE = error_message,
+            DETAIL = pg_catalog.format('Run %s of the job %s %s; reconciler.cron_execution_log has the details.',
+                                       run_id, job_name, outcome);
+    END IF;
+END
+$$;
 
 -- The next start that is due and whose job runs as the role that asks.
 CREATE FUNCTION reconciler.next_start(OUT start_id bigint, OUT is_awaited boolean, within interval DEFAULT '0')
