@@ -51,7 +51,8 @@ UPDATE reconciler.queue_states
     "UPDATE reconciler.pull_workers SET seen_at = seen_at - %(by)s, started_at = started_at - %(by)s",
 )
 CLAIM: LiteralString = """
-SELECT * FROM reconciler.claim_jobs(%(queue)s, %(worker)s, %(max)s, %(priorities)s, %(sinces)s, %(status)s)
+SELECT * FROM reconciler.claim_jobs(
+    %(queue)s, %(worker)s, %(max)s, %(priorities)s, %(sinces)s, %(status)s, %(since_ids)s)
 """
 
 
@@ -139,6 +140,7 @@ def claim(
     *,
     worker: str = "w",
     since: dict[int, datetime] | None = None,
+    since_id: dict[int, int] | None = None,
     status: str = "pending",
 ) -> list[Claimed]:
     """Claim jobs, and return them in their order.
@@ -149,6 +151,7 @@ def claim(
         limit: How many at the most.
         worker: Who claims.
         since: For a priority, the run_at before which nothing is looked at.
+        since_id: For such a priority, the id before which nothing of that very run_at is looked at.
         status: What to claim.
     """
     marks = since or {}
@@ -161,6 +164,7 @@ def claim(
                 "max": limit,
                 "priorities": list(marks),
                 "sinces": list(marks.values()),
+                "since_ids": [(since_id or {}).get(priority, 0) for priority in marks],
                 "status": status,
             },
         )

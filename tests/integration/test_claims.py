@@ -238,6 +238,15 @@ def test_a_watermark_is_inclusive(conn: psycopg.Connection) -> None:
     assert [one.id for one in claim(conn, since={0: mark})] == [job]
 
 
+def test_a_watermark_can_lie_within_a_moment(conn: psycopg.Connection) -> None:
+    """Of jobs that are due at the same time, those from an id on are looked at; of later ones, all are."""
+    fill(conn, 6)
+    conn.execute("UPDATE reconciler.jobs SET run_at = '2020-01-01 UTC' WHERE id > 1")
+    mark = datetime(2020, 1, 1, tzinfo=UTC)
+    assert [one.id for one in claim(conn, since={0: mark}, since_id={0: 5})] == [5, 6, 1]
+    assert [one.id for one in claim(conn)] == [2, 3, 4]
+
+
 def test_with_watermarks_nothing_is_lost(conn: psycopg.Connection) -> None:
     """Jobs queued with a time before the watermark are found by the claim without one, like all others."""
     fill(conn, 40, after=-100, priorities=2)

@@ -36,15 +36,15 @@ def site(database: Database) -> Iterator[Site]:
     holder.rollback()
 
 
-def count_pages(conn: psycopg.Connection, since: datetime | None) -> int:
+def count_pages(conn: psycopg.Connection, since: datetime | None = None, since_id: int = 0) -> int:
     """Return how many pages a claim of ten jobs looks at; it is undone."""
     query: LiteralString = (
         "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM reconciler.claim_jobs("
-        "'default', 'w', 10, %s::int[], %s::timestamptz[])"
+        "'default', 'w', 10, %s::int[], %s::timestamptz[], since_ids => %s::bigint[])"
     )
     with conn.transaction(force_rollback=True):
         # Literals: how it is planned is not what is measured.
-        marks = ([], []) if since is None else ([0], [since])
+        marks = ([], [], []) if since is None else ([0], [since], [since_id])
         cursor = psycopg.ClientCursor(conn)
         row = cursor.execute(query, marks).fetchone()
     assert row is not None
@@ -68,14 +68,27 @@ def test_a_claim_begins_behind_the_dead(site: Site) -> None:
     """From its watermark on, a claim looks at few pages, however many jobs were done meanwhile."""
     conn = site.database.connect()
     fill(conn, 100)
-    before = count_pages(conn, None)
+    count_pages(conn)  # reads the catalog, too
+    before = count_pages(conn)
     complete(conn, claim(conn, limit=100))
     mark = churn(conn)
     fill(conn, 100)
     after = count_pages(conn, mark)
     assert after < 3 * before
     # Without it, the claim walks through what is dead: otherwise this test would show nothing.
-    assert count_pages(conn, None) > 10 * after
+    assert count_pages(conn) > 10 * after
+
+
+def test_a_claim_begins_within_a_moment(site: Site) -> None:
+    """So it is with jobs that were put by one statement, and are all due at the same time."""
+    conn = site.database.connect()
+    put(conn, CHURN)
+    for _ in range(CHURN // BATCH - 1):
+        batch = claim(conn, limit=BATCH)
+        complete(conn, batch)
+    mark, last = batch[-1].run_at, batch[-1].id
+    count_pages(conn)  # reads the catalog, too
+    assert count_pages(conn, mark, last) * 2 < count_pages(conn, mark)
 
 
 def test_a_worker_under_an_old_snapshot(site: Site, tmp_path: Path) -> None:
