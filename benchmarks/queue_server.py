@@ -7,6 +7,7 @@ Everybody connects over TCP.
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, LiteralString
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, LiteralString
 import psycopg
 
 from reconciler.core.config import Policy, Runtime, Target
-from reconciler.database.apply import apply_target
+from reconciler.database.apply import apply_target, plan_target
 from reconciler.database.connect import connect
+from reconciler.database.launcher import remind_launcher
 from reconciler.database.statements import Request
 from reconciler.runtime.local import start_local_server, stop_local_server
 from tests.installations import find_test_installation
@@ -52,7 +54,7 @@ def queue_server(directory: Path = DIRECTORY) -> Iterator[LocalServer]:
 
 
 def renew_schema(server: LocalServer, *specs: Spec) -> str:
-    """Make our schema anew, with its runner's entries as everybody has them.
+    """Make our schema anew, with its runner's entries as everybody has them, as `reconciler apply` does.
 
     Args:
         server: Where.
@@ -66,7 +68,10 @@ def renew_schema(server: LocalServer, *specs: Spec) -> str:
         conn.execute("DROP SCHEMA IF EXISTS reconciler CASCADE")
     target = Target(name="bench", policy=Policy(prune="never"), runtime=Runtime())
     with connect(server.tcp_dsn) as conn:
-        apply_target(conn, Request(specs=specs, owner="bench", target=target))
+        request = Request(specs=specs, owner="bench", target=target)
+        planned = plan_target(conn, request)
+        apply_target(conn, request, expected=planned.fingerprints(), shown=planned)
+        remind_launcher(conn, planned.observed.facts.rights, sleep=time.sleep)
     return server.tcp_dsn
 
 

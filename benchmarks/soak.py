@@ -34,6 +34,9 @@ _SIZES: LiteralString = """
 SELECT pg_relation_size('reconciler.jobs_open'), pg_indexes_size('reconciler.jobs_open'),
        pg_relation_size('reconciler.jobs_finished'), pg_indexes_size('reconciler.jobs_finished')
 """
+_LEFT: LiteralString = """
+SELECT count(*), count(*) FILTER (WHERE now() - completed_at > %s::interval) FROM reconciler.jobs
+"""
 NAMES = ("jobs_open, heap", "jobs_open, indexes", "jobs_finished, heap", "jobs_finished, indexes")
 
 
@@ -54,12 +57,13 @@ def measure(server: LocalServer, jobs: int, rate: int) -> Iterator[str]:
             "SELECT relname, autovacuum_count FROM pg_stat_user_tables"
             " WHERE schemaname = 'reconciler' AND relname IN ('jobs_open', 'jobs_finished') ORDER BY 1"
         ).fetchall()
-        left = conn.execute("SELECT count(*) FROM reconciler.jobs").fetchone()
+        left = conn.execute(_LEFT, [RETENTION]).fetchone()
     assert left is not None
     yield (
         f"{jobs} jobs in {seconds:.0f} s ({jobs / seconds:.0f}/s), kept for {RETENTION};"
-        f" autovacuums: {', '.join(f'{name} {count}' for name, count in vacuums)}; rows left: {left[0]}"
+        f" autovacuums: {', '.join(f'{name} {count}' for name, count in vacuums)}"
     )
+    yield f"    rows at the end: {left[0]}, of them finished for longer than {RETENTION}: {left[1]}"
     yield f"    {'MB':24} {'most, 1st half':>14} {'most, 2nd half':>14} {'end':>8}"
     half = len(samples) // 2
     for place, name in enumerate(NAMES):
