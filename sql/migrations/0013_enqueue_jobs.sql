@@ -239,16 +239,24 @@ BEGIN
 END
 $$;
 
--- Cancel a job that waits, at once; tell the worker of one that is being done. Returns the status: cancelled,
+-- Cancel a job that waits or is dead, at once; tell the worker of one that is being done. Returns the status: cancelled,
 -- cancelling, or that of a job which is finished already; null where there is none.
 CREATE FUNCTION reconciler.cancel_job(id bigint) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     job reconciler.jobs_open;
+    queue text;
 BEGIN
     SELECT * INTO job FROM reconciler.jobs_open j WHERE j.id = cancel_job.id FOR UPDATE;
     IF NOT FOUND THEN
+        -- A dead one is dismissed: no worker takes it up again, and it holds up no order. Why it died stays.
+        UPDATE reconciler.jobs_finished j SET status = 'cancelled', cancelled_by = session_user
+         WHERE j.id = cancel_job.id AND j.status = 'failed'
+        RETURNING j.queue INTO queue;
+        IF FOUND THEN
+            PERFORM pg_notify('reconciler_jobs', queue);
+        END IF;
         RETURN (SELECT j.status FROM reconciler.jobs_finished j WHERE j.id = cancel_job.id);
     END IF;
     IF job.status = 'pending' THEN

@@ -390,8 +390,8 @@ def test_who_comes_second_gets_an_answer(
     assert look(conn, job)["status"] == answer
 
 
-def test_a_job_that_fails_while_it_is_cancelled_is_over(site: Site, conn: Connection) -> None:
-    """Whoever wanted to cancel it hears how it ended."""
+def test_a_job_that_fails_while_it_is_cancelled_is_cancelled(site: Site, conn: Connection) -> None:
+    """Whoever wanted to cancel it gets what was wanted: dead, it is dismissed."""
     job = one(conn, "SELECT reconciler.enqueue('a')")
     claimed = claim_one(conn)
     with conn.transaction():
@@ -399,7 +399,16 @@ def test_a_job_that_fails_while_it_is_cancelled_is_over(site: Site, conn: Connec
         thread, found = beside(site, "SELECT reconciler.cancel_job(%s)", job)
         wait_for_waiting(site)
     thread.join(10)
-    assert found == [("failed",)]
+    assert found == [("cancelled",)]
+
+
+def test_a_dead_job_is_dismissed(conn: Connection) -> None:
+    """Cancelled, a dead job is taken up by no worker for failed jobs, and still says why it died."""
+    job = one(conn, "SELECT reconciler.enqueue('a')")
+    fail(conn, claim_one(conn), error="boom", final=True)
+    assert one(conn, "SELECT reconciler.cancel_job(%s)", job) == "cancelled"
+    assert one(conn, "SELECT count(*) FROM reconciler.claim_jobs('default', 'w', 10, status => 'failed')") == 0
+    assert (look(conn, job)["status"], look(conn, job)["last_error"]) == ("cancelled", "boom")
 
 
 def test_a_finished_job_is_read_with_everything(conn: Connection) -> None:
