@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection, Connection
 
+_MOST_RESCUED: Final = 2000
+
 
 class ClaimedJob(NamedTuple):
     """A job as a claim hands it out.
@@ -285,19 +287,27 @@ def renew_leases(conn: Connection[Any], *, worker: str, jobs: Sequence[ClaimedJo
         return dict(cursor.execute(load_queries("claims")["renew"], values).fetchall())
 
 
-def rescue_jobs(conn: Connection[Any], *, limit: int = 100) -> int:
-    """Take jobs from workers whose leases are over.
+def rescue_jobs(conn: Connection[Any]) -> int:
+    """Take jobs from workers whose leases are over, so that they can be claimed again.
 
     Args:
         conn: In autocommit mode.
-        limit: The most.
 
     Returns:
-        How many.
+        How many; not more at once than a worker holds.
     """
     with Cursor(conn, row_factory=tuple_row) as cursor:
-        row = cursor.execute(load_queries("claims")["rescue"], {"max": limit}).fetchone()
+        row = cursor.execute(load_queries("claims")["rescue"], {"max": _MOST_RESCUED}).fetchone()
     return int(row[0]) if row else 0
+
+
+async def rescue_jobs_async(conn: AsyncConnection[Any]) -> None:
+    """Do the same as `rescue_jobs` over a connection that is awaited.
+
+    Args:
+        conn: In autocommit mode.
+    """
+    await conn.execute(load_queries("claims")["rescue"], {"max": _MOST_RESCUED})
 
 
 def report_worker(

@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from reconciler.database import claims
-from reconciler.database.rescues import rescue_jobs_async
 from reconciler.errors import ConnectError, ReconcilerError
 
 from .attempts import Cancelled, Completed, Failed, Returned, Snoozed, attempt, describe_lateness
@@ -100,7 +99,7 @@ class Performer:
         async with borrow(self._connections) as conn:
             if loop.time() >= self._rescue_at:
                 self._rescue_at = loop.time() + _RESCUE_EVERY
-                await rescue_jobs_async(conn)
+                await claims.rescue_jobs_async(conn)
             found = await claims.claim_jobs(conn, queue=queue, worker=self._name, limit=most, status=status)
             dsn = read_dsn(conn)
         jobs = {(job.id, job.token): Job(job) for job in found}

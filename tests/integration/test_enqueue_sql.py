@@ -407,7 +407,9 @@ def test_a_dead_job_is_dismissed(conn: Connection) -> None:
     job = one(conn, "SELECT reconciler.enqueue('a')")
     fail(conn, claim_one(conn), error="boom", final=True)
     assert one(conn, "SELECT reconciler.cancel_job(%s)", job) == "cancelled"
-    assert one(conn, "SELECT count(*) FROM reconciler.claim_jobs('default', 'w', 10, status => 'failed')") == 0
+    assert (
+        one(conn, "SELECT count(*) FROM reconciler.claim_jobs('default', 'w', 10, status => 'failed')") == 0
+    )
     assert (look(conn, job)["status"], look(conn, job)["last_error"]) == ("cancelled", "boom")
 
 
