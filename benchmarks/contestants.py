@@ -112,7 +112,7 @@ def list_contestants(concurrency: int = 100) -> list[Contestant]:
         is_open="SELECT EXISTS (SELECT FROM graphile_worker._private_jobs)",
         count_kept="",
         settings="24 at once, local queue of 500, batched completion",
-        environment={"BENCH_LOCAL_QUEUE": "1"},
+        environment={"BENCH_LOCAL_QUEUE": "500"},
     )
     return [
         Contestant(

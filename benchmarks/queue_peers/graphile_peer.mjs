@@ -1,4 +1,4 @@
-// graphile-worker: `fill JOBS`, `work`, `produce RATE SECONDS`. BENCH_LOCAL_QUEUE=1: with the settings of its own
+// graphile-worker: `fill JOBS`, `work`, `produce RATE SECONDS`. BENCH_LOCAL_QUEUE=500: with the settings of its own
 // performance page (local queue, batched completion); else as it comes, with the same concurrency.
 
 import { createRequire } from "node:module";
@@ -12,7 +12,7 @@ const CONCURRENCY = 24;
 const connectionString = process.env.DATABASE_URL;
 const logger = new Logger(() => () => {});
 const batching = process.env.BENCH_LOCAL_QUEUE
-  ? { localQueue: { size: 500, refetchDelay: { durationMs: 10 } }, completeJobBatchDelay: 0, failJobBatchDelay: 0 }
+  ? { localQueue: { size: Number(process.env.BENCH_LOCAL_QUEUE), refetchDelay: { durationMs: 10 } }, completeJobBatchDelay: 0, failJobBatchDelay: 0 }
   : {};
 const preset = {
   worker: { connectionString, concurrentJobs: CONCURRENCY, maxPoolSize: CONCURRENCY + 1, ...batching },
