@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 IS_GIVEN = bool(os.environ.get("RECONCILER_TEST_DSN"))
 
 
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a registry not wait for pg_cron's launcher, each time that a test begins with an empty database."""
+    monkeypatch.setattr("reconciler.runtime.registry._sleep", lambda _: None)
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[ServerPool]:
     """The servers of this pytest process, removed at its end."""

@@ -24,7 +24,8 @@ from reconciler.core.specs import SECTIONS, JobSpec, Place
 from reconciler.database import control, registrations
 from reconciler.database.apply import apply_target
 from reconciler.database.connect import translate
-from reconciler.database.observe import observe
+from reconciler.database.launcher import remind_launcher
+from reconciler.database.observe import observe, observe_facts
 from reconciler.database.runs import has_runtime, require_runtime
 from reconciler.database.sessions import read_state, require_idle
 from reconciler.database.statements import Request
@@ -41,12 +42,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from reconciler.core.specs import Kind
-    from reconciler.core.state import Definition as Applied
+    from reconciler.core.state import Definition as AppliedDefinition
+    from reconciler.database.apply import Applied
     from reconciler.database.executions import Trigger
     from reconciler.database.registrations import ExecutionResult, ScheduledJob
 
 _Result = TypeVar("_Result")
 _RUNTIME: Final = Runtime()
+_sleep: Final = time.sleep
 _OURS: Final = frozenset({"sql", "http", "handler", "targets", "overrides"})
 _NOWHERE: Final = Place(path="", line=1, column=1)
 _SECTION: Final = {kind: section for section, kind in SECTIONS.items()}
@@ -141,7 +144,7 @@ class Registry:
         with self._working():
             definitions = observe(self._conn).state.definitions
         spec = _make_spec(name, declared, place, self._target, definitions)
-        applied = self._insist(lambda: apply_target(self._conn, self._request(spec)))
+        applied = self._apply(self._request(spec))
         if not isinstance(handler_or_sql, str):
             self._handlers[name] = _Handler(function=handler_or_sql, payload=declared.get("payload", {}))
         return applied.revision is not None
@@ -238,6 +241,14 @@ class Registry:
     def _request(self, *specs: JobSpec) -> Request:
         return Request(specs=specs, owner=self._owner, target=self._target, actor=self._owner)
 
+    def _apply(self, request: Request) -> Applied:
+        """Apply; where that made the schema, see to it that pg_cron hears of what was scheduled."""
+        applied = self._insist(lambda: apply_target(self._conn, request))
+        if applied.migrations:
+            with self._working():
+                remind_launcher(self._conn, observe_facts(self._conn).rights, sleep=_sleep)
+        return applied
+
     def _insist(self, act: Callable[[], _Result]) -> _Result:
         """Do something again while another apply is in its way; each try is one transaction."""
         give_up_at = time.monotonic() + self._patience
@@ -264,7 +275,11 @@ class Registry:
 
 
 def _make_spec(
-    name: str, declared: dict[str, Any], place: Place, target: Target, definitions: Mapping[str, Applied]
+    name: str,
+    declared: dict[str, Any],
+    place: Place,
+    target: Target,
+    definitions: Mapping[str, AppliedDefinition],
 ) -> JobSpec:
     """Make the spec of a job, checked as a job of a spec file is.
 

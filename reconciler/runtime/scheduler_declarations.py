@@ -8,7 +8,6 @@ from reconciler.core.canonical import render_canonical
 from reconciler.core.specs import Place, QueueSpec
 from reconciler.core.triggers import is_same_zone
 from reconciler.database import scheduled
-from reconciler.database.apply import apply_target
 from reconciler.database.observe import observe
 from reconciler.database.runs import has_runtime
 from reconciler.database.statements import Request
@@ -45,7 +44,7 @@ class Declarations(Registry):
         """
         spec = QueueSpec(name=name, place=_PLACE, document=render_canonical(config.declare_queue()))
         request = Request(specs=(spec,), owner=self._owner, target=self._target, actor=self._owner)
-        return self._insist(lambda: apply_target(self._conn, request)).revision is not None
+        return self._apply(request).revision is not None
 
     def declare_job(
         self,

@@ -342,7 +342,8 @@ BEGIN
         FOREACH step IN ARRAY ARRAY['stop_overdue', 'mark_lost', 'collect_answers', 'rescue_jobs', 'settle_runs',
                                     'start_once', 'find_missed', 'wake_dependents', 'find_slow', 'send_reminders',
                                     'end_pauses', 'forget_workers', 'clear_history', 'clear_details'] LOOP
-            FOR round IN 1..10 LOOP
+            -- Up to 50,000 rows of each kind in a round: more than a busy queue finishes until the next one.
+            FOR round IN 1..50 LOOP
                 problem := NULL;
                 deleted := 0;
                 -- A step that fails must not keep the others from their work.

@@ -215,6 +215,7 @@ DECLARE
     bound bigint := 2147483648;
     known bigint;
     unknown bigint;
+    first_due timestamptz;
     place integer;
     since timestamptz;
     since_id bigint;
@@ -306,12 +307,13 @@ BEGIN
     WHILE room > 0 AND settings.mode <> 'blocking' LOOP
         SELECT coalesce(pg_catalog.max(p.priority), -2147483649) INTO known
           FROM unnest(claim_jobs.priorities) AS p (priority) WHERE p.priority < bound;
-        SELECT j.priority INTO unknown FROM reconciler.jobs_open j
+        SELECT j.priority, j.run_at INTO unknown, first_due FROM reconciler.jobs_open j
          WHERE j.queue = settings.name AND j.status = 'pending' AND j.ordering_key IS NULL AND j.handler IS NOT NULL
            AND j.active AND j.priority < bound AND j.priority > known
-         ORDER BY j.priority DESC LIMIT 1;
+         ORDER BY j.priority DESC, j.run_at LIMIT 1;
         bound := coalesce(unknown, known);
         EXIT WHEN bound < -2147483648;
+        CONTINUE WHEN unknown IS NOT NULL AND first_due > now;
         place := CASE WHEN unknown IS NULL THEN array_position(claim_jobs.priorities, known::integer) END;
         since := coalesce(claim_jobs.sinces[place], '-infinity');
         since_id := coalesce(claim_jobs.since_ids[place], 0);

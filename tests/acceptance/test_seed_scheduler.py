@@ -170,8 +170,8 @@ def test_each_status_has_its_jobs(site: Site) -> None:
         scheduler.schedule_one_time_job(unreliable_function, past, "failed")
         scheduler.schedule_one_time_job(your_function, later, "cancelled")
         assert scheduler.cancel_job("cancelled")
-        for status in JobStatus:
-            job = wait_for(scheduler, status, status.value)
+        jobs = {status: wait_for(scheduler, status, status.value) for status in JobStatus}
+        for status, job in jobs.items():
             assert scheduler.get_job(status.value) == job
             assert [one.job_id for one in scheduler.get_jobs_by_status(status)] == [status.value]
         failed_jobs = scheduler.get_jobs_by_status(JobStatus.FAILED)

@@ -235,6 +235,8 @@ def test_what_is_put_off_is_bounded(conn: Connection, site: Site, work: Work) ->
     with serve_endpoint(site.dsn, work.handlers, concurrency=1, rules=rules) as client:
         accepted = [client.run("limit=3&wait=false").document["accepted"] for _ in range(3)]
         wait_for(lambda: len(work.done) == 1)
-        assert accepted in ([3, 1, 0], [3, 2, 0])
+        # Four wait; while they come, the one place may take the first of them.
+        assert accepted[0] == 3
+        assert sum(accepted) in {4, 5}
         work.gate.set()
         wait_for(lambda: statuses(site) == {"completed": sum(accepted), "pending": 9 - sum(accepted)})

@@ -73,13 +73,17 @@ def test_it_is_mounted_below_any_prefix(
         assert client.get(job).document["status"] == "completed"
         assert client.enqueue(name="work.do").status == 201
         assert Client(port=found.port, prefix="/else").run().status == 404
+    # An application that is mounted is not told of the end of the outer one.
+    asyncio.run(app.state.endpoint.aclose())
 
 
 def test_an_application_that_serves_no_lifespan_works_too(site: Site, conn: Connection, work: Work) -> None:
     """Nothing has to be opened before the first call."""
     put(conn, "do")
-    with serve(make_app(site.dsn, work.handlers, tokens=TOKEN), lifespan="off") as client:
+    app = make_app(site.dsn, work.handlers, tokens=TOKEN)
+    with serve(app, lifespan="off") as client:
         assert client.run().statuses == ["completed"]
+    asyncio.run(app.state.endpoint.aclose())
 
 
 def test_it_takes_the_pool_of_its_application(site: Site, conn: Connection, work: Work) -> None:
