@@ -245,7 +245,7 @@ class Registry:
         """Apply; where that made the schema, see to it that pg_cron hears of what was scheduled."""
         applied = self._insist(lambda: apply_target(self._conn, request))
         if applied.migrations:
-            with self._working():
+            with self._working(), self._conn.transaction():
                 remind_launcher(self._conn, observe_facts(self._conn).rights, sleep=_sleep)
         return applied
 

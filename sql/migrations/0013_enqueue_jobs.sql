@@ -247,18 +247,25 @@ AS $$
 DECLARE
     job reconciler.jobs_open;
     queue text;
+    found_status text;
 BEGIN
-    SELECT * INTO job FROM reconciler.jobs_open j WHERE j.id = cancel_job.id FOR UPDATE;
-    IF NOT FOUND THEN
+    LOOP
+        SELECT * INTO job FROM reconciler.jobs_open j WHERE j.id = cancel_job.id FOR UPDATE;
+        EXIT WHEN FOUND;
         -- A dead one is dismissed: no worker takes it up again, and it holds up no order. Why it died stays.
         UPDATE reconciler.jobs_finished j SET status = 'cancelled', cancelled_by = session_user
          WHERE j.id = cancel_job.id AND j.status = 'failed'
         RETURNING j.queue INTO queue;
         IF FOUND THEN
             PERFORM pg_notify('reconciler_jobs', queue);
+            RETURN 'cancelled';
         END IF;
-        RETURN (SELECT j.status FROM reconciler.jobs_finished j WHERE j.id = cancel_job.id);
-    END IF;
+        SELECT j.status INTO found_status FROM reconciler.jobs j WHERE j.id = cancel_job.id;
+        IF found_status IS NULL OR found_status IN ('completed', 'cancelled') THEN
+            RETURN found_status;
+        END IF;
+        -- It began anew, or died, in this very moment.
+    END LOOP;
     IF job.status = 'pending' THEN
         PERFORM reconciler.finish_job(job, 'cancelled', format('cancelled by %s before it began', session_user));
         RETURN 'cancelled';
