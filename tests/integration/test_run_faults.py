@@ -20,7 +20,7 @@ from tests.faults import (
     wait_for_run,
 )
 from tests.runs import call, tick
-from tests.servers import has_launcher, wait_until
+from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,8 +75,21 @@ def kill(site: Site, pid: int) -> None:
     assert server.folder is not None
     local = find_local_server(server.folder)
     assert local is not None
+    query: LiteralString = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_cron launcher'"
+    before = site.rows(query)
     local.account.run(str(local.bin_dir / "pg_ctl"), "kill", "KILL", str(pid))
-    wait_until(lambda: is_up(site), seconds=20, what="the server has recovered")
+    # Right after the kill the server still takes connections: a new launcher shows that it has restarted.
+    wait_until(lambda: has_restarted(site, query, before), seconds=20, what="the server has recovered")
+
+
+def has_restarted(site: Site, query: LiteralString, before: list[Any]) -> bool:
+    """Tell whether the launcher is another one than before."""
+    try:
+        with site.database.server.connect() as conn:
+            found = conn.execute(query).fetchall()
+    except psycopg.OperationalError:
+        return False
+    return found not in ([], before)
 
 
 def crash(site: Site, pid: int) -> None:
@@ -85,15 +98,6 @@ def crash(site: Site, pid: int) -> None:
     server = site.database.server
     server.stop(immediate=True)
     server.start()
-
-
-def is_up(site: Site) -> bool:
-    """Tell whether the server takes connections again, its launcher included."""
-    try:
-        with site.database.server.connect() as conn:
-            return has_launcher(conn)
-    except psycopg.OperationalError:
-        return False
 
 
 @pytest.mark.parametrize("strike", [terminate, kill, crash])
