@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
+    from datetime import date, datetime
 
 Kind = Literal["job", "queue", "worker", "channel"]
 Mode = Literal["managed", "direct"]
+Ambiguous = Literal["", "first", "last", "both"]
+Nonexistent = Literal["", "next", "skip"]
 
 KINDS: tuple[Kind, ...] = ("channel", "queue", "job", "worker")
 """Every kind, in the order in which changes are shown and made: what is referred to comes first."""
@@ -92,16 +94,29 @@ class Weekly:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NthWeekday:
+    """One weekday of a month, such as its second Tuesday.
+
+    Attributes:
+        weekday: 0 is Sunday.
+        nth: 1 to 5, or -1 for the last one.
+    """
+
+    weekday: int
+    nth: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Monthly:
     """`monthly:` on one day at one local time.
 
     Attributes:
-        day: 1 to 31, or "last".
+        day: 1 to 31, "last", or a weekday; a month without that day is left out.
         hour: 0 to 23.
         minute: 0 to 59.
     """
 
-    day: int | Literal["last"]
+    day: int | Literal["last"] | NthWeekday
     hour: int
     minute: int
 
@@ -119,6 +134,25 @@ class Succeeded:
 
 
 Trigger: TypeAlias = Schedule | Every | Daily | Weekly | Monthly | Once | Succeeded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blackout:
+    """A window in which no run starts, on the clocks of the job's zone.
+
+    Attributes:
+        first: The first date on which it begins; None for no limit.
+        last: The last date on which it begins; None for no limit.
+        days: The days of the week on which it begins, 0 is Sunday; () for each.
+        start: When it begins, in minutes of the day.
+        end: When it is over, 0 to 1440; not after `start` means on the next day. 0 and 1440 are a whole day.
+    """
+
+    first: date | None = None
+    last: date | None = None
+    days: tuple[int, ...] = ()
+    start: int = 0
+    end: int = 1440
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +196,14 @@ class JobSpec:
         document: Canonical JSON of all that was declared.
         trigger: When it runs.
         body: What it does.
-        timezone: The zone of a daily, weekly or monthly time; "" is the zone of pg_cron.
+        timezone: The zone of its local times; "" is the zone of pg_cron.
+        start_at: No run starts before, aware; None for no limit.
+        end_at: No run starts then or later, aware; None for no limit.
+        blackout: Windows in which no run starts.
+        spread: Its runs are put off by a part of this that only its name decides.
+        ambiguous: Which run of a local time that comes twice is wanted: first, last or both; "" as usual.
+        nonexistent: What becomes of a local time that the clocks skip: next, for the first moment after it, or
+            skip; "" as usual.
         mode: managed runs under our lock and log, direct is handed to pg_cron as it is.
         role: The role that runs it; "" is the target's.
         database: The database in which it runs; "" is the target's.
@@ -179,6 +220,12 @@ class JobSpec:
     trigger: Trigger
     body: Body
     timezone: str = ""
+    start_at: datetime | None = None
+    end_at: datetime | None = None
+    blackout: tuple[Blackout, ...] = ()
+    spread: timedelta = timedelta(0)
+    ambiguous: Ambiguous = ""
+    nonexistent: Nonexistent = ""
     mode: Mode = "managed"
     role: str = ""
     database: str = ""
