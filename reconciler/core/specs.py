@@ -202,8 +202,8 @@ class JobSpec:
         blackout: Windows in which no run starts.
         spread: Its runs are put off by a part of this that only its name decides.
         ambiguous: Which run of a local time that comes twice is wanted: first, last or both; "" as usual.
-        nonexistent: What becomes of a local time that the clocks skip: next is the first moment after it; skip;
-            "" as usual.
+        nonexistent: What becomes of a local time that the clocks skip: next, which is the first moment after
+            it, or skip; "" as usual.
         mode: managed runs under our lock and log, direct is handed to pg_cron as it is.
         role: The role that runs it; "" is the target's.
         database: The database in which it runs; "" is the target's.
