@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from reconciler.core.occurrences import clock_of
 from reconciler.core.runtime_jobs import RUNNER, Neighbours, is_foreign, make_runtime_specs, render_call
 from reconciler.core.schedules import find_problem
 from reconciler.core.specs import (
@@ -23,11 +24,13 @@ from reconciler.core.specs import (
     order_specs,
 )
 from reconciler.core.state import DesiredResource, DesiredState, Entry, Notice
-from reconciler.core.triggers import compile_trigger, is_same_zone
+from reconciler.core.timings import make_timing
+from reconciler.core.triggers import compile_timing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from reconciler.core.clocks import Clock
     from reconciler.core.config import Target
     from reconciler.core.facts import Facts
     from reconciler.core.schedules import Dialect
@@ -36,13 +39,11 @@ if TYPE_CHECKING:
 HOLDS = {
     "http": "requests are sent from the database, and this one has neither of the extensions http and "
     "pg_net, so these are only stored: CREATE EXTENSION http (the package postgresql-NN-http), or pg_net",
-    "timezone": "times in a zone other than the server's are stored, but not scheduled by this release: "
-    "no entry is made; write the time in the server's zone until then",
     "runtime": "nobody carries out their time limits, retries, alerts, dependencies, missed, delayed and "
     "one-time starts, since runtime is false on this target: leave it out, or call reconciler.tick() and "
     "reconciler.runner() often",
 }
-"""What is stored and not executed, by this release or on this target, by the notice's code."""
+"""What is stored and not executed on this target, by the notice's code."""
 
 _LONG_WAIT = timedelta(minutes=1)
 _WAITING = (
@@ -79,6 +80,7 @@ class _Server:
     role: str
     foreign_role: str
     has_runtime: bool
+    clocks: Mapping[str, Clock]
 
 
 def make_desired(
@@ -88,6 +90,7 @@ def make_desired(
     owner: str,
     target: Target,
     neighbours: Neighbours | None = None,
+    clocks: Mapping[str, Clock] | None = None,
 ) -> tuple[DesiredState, tuple[SpecProblem, ...]]:
     """Make the desired state of one target.
 
@@ -98,12 +101,14 @@ def make_desired(
         target: With the role of entries that name none, where "" leaves it to the role that applies, and the
             tool's own entries.
         neighbours: What other owners have there; None for nobody.
+        clocks: Of the zones of all jobs and of the server's, as the server knows them, by name; None takes
+            what this machine knows.
 
     Returns:
         The state, and every spec that this server cannot take.
     """
     neighbours = neighbours or Neighbours()
-    server = _read_server(facts, target, neighbours)
+    server = _read_server(specs, facts, target, neighbours, clocks)
     resources: dict[str, DesiredResource] = {}
     problems: list[SpecProblem] = []
     held: defaultdict[str, list[str]] = defaultdict(list)
@@ -137,8 +142,18 @@ def make_desired(
     return DesiredState(owner=owner, resources=resources, notices=notices), tuple(problems)
 
 
-def _read_server(facts: Facts, target: Target, neighbours: Neighbours) -> _Server:
+def _read_server(
+    specs: Sequence[Spec],
+    facts: Facts,
+    target: Target,
+    neighbours: Neighbours,
+    clocks: Mapping[str, Clock] | None,
+) -> _Server:
+    if clocks is None:
+        zones = {facts.timezone, *(spec.timezone for spec in specs if isinstance(spec, JobSpec))} - {""}
+        clocks = {zone: clock_of(zone) for zone in zones}
     return _Server(
+        clocks=clocks,
         database=facts.database,
         dialect=facts.dialect,
         timezone=facts.timezone,
@@ -217,21 +232,31 @@ def _describe(spec: Spec, reason: str, suggestion: str) -> SpecProblem:
 
 
 def _compile_schedule(spec: JobSpec, server: _Server, problems: list[SpecProblem]) -> str:
-    compiled = compile_trigger(spec.trigger, server.dialect)
-    if compiled.problem:
-        problems.append(_describe(spec, compiled.problem, ""))
-        return ""
     if isinstance(spec.trigger, Schedule):
-        problem = find_problem(compiled.text, server.dialect)
+        problem = find_problem(spec.trigger.text, server.dialect)
         if problem is not None:
             problems.append(_describe(spec, problem.reason, problem.suggestion))
             return ""
+        if not (spec.timezone or spec.spread or spec.ambiguous or spec.nonexistent):
+            return spec.trigger.text  # as most jobs have it; what leaves runs out is the database's to see
+    timing = make_timing(spec, server.timezone)
+    if timing is None:
+        return ""
+    compiled = compile_timing(
+        timing, server_zone=server.timezone, clocks=server.clocks, dialect=server.dialect
+    )
+    if compiled.problem:
+        problems.append(_describe(spec, compiled.problem, ""))
+        return ""
+    if spec.mode == "direct" and not compiled.exact:
+        reason = (
+            f"in this server's zone ({server.timezone}) no schedule of pg_cron says just that, and with "
+            "mode: direct it would run whenever its entry fires"
+        )
+        problems.append(_describe(spec, reason, "mode: managed"))
+        return ""
     return compiled.text
 
 
 def _find_hold(spec: JobSpec, server: _Server) -> str:
-    if isinstance(spec.body, HttpBody) and not server.sends:
-        return "http"
-    if not is_same_zone(spec.timezone, server.timezone):
-        return "timezone"
-    return ""
+    return "http" if isinstance(spec.body, HttpBody) and not server.sends else ""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from reconciler.core.canonical import digest, render_canonical
 from reconciler.core.config import Runtime
 from reconciler.core.names import NAME_LIMIT, OWN_PREFIX, is_name
-from reconciler.core.specs import Every, JobSpec, Place, QueueSpec, Schedule, SqlBody, WorkerSpec
-from reconciler.core.triggers import compile_trigger
+from reconciler.core.specs import JobSpec, Place, QueueSpec, Schedule, SqlBody, WorkerSpec
+from reconciler.core.triggers import compile_every
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -181,9 +181,8 @@ def _find_pace(runtime: Runtime, facts: Facts) -> _Pace:
     is_fine = runtime.every < _MINUTE
     if dialect.seconds:
         stay = _render_interval(runtime.every) if is_fine else _LONG_STAY
-        return _Pace(schedule=compile_trigger(Every(interval=runtime.every), dialect).text, tick_stay=stay)
-    every = Every(interval=_MINUTE if is_fine else runtime.every)
-    schedule = compile_trigger(every, dialect).text
+        return _Pace(schedule=compile_every(runtime.every, dialect).text, tick_stay=stay)
+    schedule = compile_every(_MINUTE if is_fine else runtime.every, dialect).text
     if facts.background_workers:
         return _Pace(schedule=schedule, tick_stay="1 hour")
     return _Pace(schedule=schedule, tick_stay=_LONG_STAY, runner_stay=_LONG_STAY if is_fine else "")

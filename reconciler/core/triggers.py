@@ -1,31 +1,113 @@
-"""Compile triggers to pg_cron's grammar, or say why this cannot be done."""
+"""Compile timings to pg_cron's grammar, or say why this cannot be done; pure.
+
+pg_cron knows five fields and one zone. What becomes of a timing is one entry that fires at each wanted
+instant, and otherwise as seldom as five fields allow. The database passes over what is not wanted.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from calendar import monthrange
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from math import gcd
+from typing import TYPE_CHECKING, Final
 
+from reconciler.core.clocks import UTC_CLOCK, to_seconds
+from reconciler.core.dialects import describe_lack
 from reconciler.core.durations import render_duration
-from reconciler.core.specs import Daily, Every, Monthly, Once, Schedule, Succeeded, Trigger, Weekly
+from reconciler.core.local_rules import LocalRule, render_rule
+from reconciler.core.occurrences import UTC_NAMES
+from reconciler.core.timings import Timing, divides_evenly, make_even_rule
 
 if TYPE_CHECKING:
-    from reconciler.core.schedules import Dialect
+    from collections.abc import Iterable, Iterator, Mapping
 
-_UTC_NAMES = frozenset({"", "GMT", "UTC", "Etc/UTC", "Etc/GMT", "Zulu", "Etc/Zulu", "UCT", "Etc/UCT"})
+    from reconciler.core.clocks import Clock
+    from reconciler.core.dialects import Dialect
+
+_MINUTE: Final = timedelta(minutes=1)
+_DAY: Final = 1440
+_WEEK: Final = 7 * _DAY
+_LONG_DAYS: Final = frozenset((28, 29, 30, 31))
+_ALL: Final = LocalRule(minutes=frozenset((0,)), hours=frozenset((0,)))
+# Of two years, with and without a 29 February, all dates are known.
+_YEARS: Final = (2000, 2001)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledSchedule:
-    """What became of a trigger.
+    """What became of a timing.
 
     Attributes:
         text: The schedule in pg_cron's grammar; "" when there is none.
         problem: Why there is none, and what to write; "" when there is one.
+        exact: Whether it fires at the wanted instants only, always.
     """
 
     text: str = ""
     problem: str = ""
+    exact: bool = True
+
+
+def compile_timing(
+    timing: Timing, *, server_zone: str, clocks: Mapping[str, Clock], dialect: Dialect
+) -> CompiledSchedule:
+    """Compile a timing for one server.
+
+    Args:
+        timing: One that recurs by the clock.
+        server_zone: In which the server's pg_cron reads schedules.
+        clocks: Of both zones, as the server knows them for the years to come, by name. UTC need not be there.
+        dialect: What the server's pg_cron reads.
+
+    Returns:
+        The schedule, or the problem.
+
+    Raises:
+        ValueError: The timing has one instant only.
+    """
+    if timing.once is not None:
+        raise ValueError("a timing of one instant has no schedule")
+    if timing.seconds:
+        return replace(_compile_seconds(timing, dialect), exact=not timing.has_limits)
+    if timing.word or _is_plain(timing, server_zone):
+        return CompiledSchedule(text=timing.text, exact=not timing.has_limits)
+    found: list[Clock] = []
+    for zone in (server_zone, timing.zone):
+        clock = UTC_CLOCK if zone in UTC_NAMES else clocks.get(zone)
+        if clock is None:
+            problem = (
+                f"the server knows no time zone {zone!r}: write one that stands in its pg_timezone_names"
+            )
+            return CompiledSchedule(problem=problem)
+        found.append(clock)
+    server, place = found
+    rule, exact = _find_superset(timing, server, place, dialect)
+    is_same = exact and rule == timing.rule and timing.text
+    return CompiledSchedule(
+        text=timing.text if is_same else render_rule(rule), exact=exact and not timing.has_limits
+    )
+
+
+def compile_every(interval: timedelta, dialect: Dialect) -> CompiledSchedule:
+    """Compile an interval that counts from nowhere in particular.
+
+    Args:
+        interval: Any.
+        dialect: What the server's pg_cron reads.
+
+    Returns:
+        The schedule; the problem for one that fits evenly neither into a minute nor an hour nor a day.
+    """
+    if divides_evenly(interval):
+        return CompiledSchedule(text=render_rule(make_even_rule(interval)))
+    seconds, odd = divmod(interval, timedelta(seconds=1))
+    if 0 < seconds < 60 and not odd:
+        return _compile_seconds(Timing(zone="", seconds=seconds), dialect)
+    return CompiledSchedule(
+        problem=f"every {render_duration(interval)} does not divide a minute's, an hour's or a day's round: "
+        "use 1s to 59s, a divisor of 60 minutes, or a divisor of 24 hours"
+    )
 
 
 def is_same_zone(declared: str, server: str) -> bool:
@@ -38,61 +120,173 @@ def is_same_zone(declared: str, server: str) -> bool:
     Returns:
         True when both are one zone, by name or because both are UTC.
     """
-    if not declared or declared == server:
-        return True
-    return declared in _UTC_NAMES and server in _UTC_NAMES
+    return declared in {"", server} or (declared in UTC_NAMES and server in UTC_NAMES)
 
 
-def compile_trigger(trigger: Trigger, dialect: Dialect) -> CompiledSchedule:
-    """Compile a recurring trigger for one pg_cron version, in the server's own zone.
+def _is_plain(timing: Timing, server_zone: str) -> bool:
+    """Tell whether pg_cron does by itself what the schedule says."""
+    return (
+        bool(timing.text)
+        and (timing.ambiguous, timing.nonexistent) == ("both", "skip")
+        and not timing.shift
+        and is_same_zone(timing.zone, server_zone)
+    )
+
+
+def _compile_seconds(timing: Timing, dialect: Dialect) -> CompiledSchedule:
+    if not dialect.seconds:
+        return CompiledSchedule(problem=describe_lack("an interval below one minute", "1.5", dialect))
+    text = f"{timing.seconds} second{'' if timing.seconds == 1 else 's'}"
+    return CompiledSchedule(text=timing.text or text)
+
+
+def _find_superset(timing: Timing, server: Clock, place: Clock, dialect: Dialect) -> tuple[LocalRule, bool]:
+    """Find the rule in the server's zone that holds all wanted instants, and whether it holds no other."""
+    if timing.rule is None:
+        return _spread_interval(timing, server)
+    rule = timing.rule
+    shift = timing.shift // _MINUTE
+    times = [second // 60 for second in rule.times]
+    ahead = {server_ahead - place_ahead + shift for server_ahead, place_ahead in _pair_offsets(server, place)}
+    fires = {divmod(time + minutes, _DAY) for time in times for minutes in ahead}
+    clock_times = {time for _, time in fires}
+    exact = all({(time + minutes) % _DAY for time in times} == clock_times for minutes in ahead)
+    if len(ahead) > 1:
+        exact = exact and rule.is_each_day
+    if timing.ambiguous != "both":
+        exact = exact and not any(
+            True for change, before, after in place.steps() for _ in _find_days(times, change, after, before)
+        )
+    if timing.nonexistent == "next":
+        made_up = set(_make_up(times, server, place, shift))
+        exact = exact and not made_up
+        fires |= made_up
+    days, is_right = _shift_days(rule, {day for day, _ in fires}, dialect)
+    minutes, hours = _cover(time for _, time in fires)
+    exact = exact and is_right and len(minutes) * len(hours) == len(clock_times)
+    return replace(days, minutes=minutes, hours=hours), exact
+
+
+def _pair_offsets(server: Clock, place: Clock) -> set[tuple[int, int]]:
+    """Give the offsets, in minutes, that both have at one time or another."""
+    moments = [min((*server.changes, *place.changes), default=0) - 1, *server.changes, *place.changes]
+    return {(server.offset_at(second) // 60, place.offset_at(second) // 60) for second in moments}
+
+
+def _find_days(times: Iterable[int], change: int, low: int, high: int) -> Iterator[tuple[int, int]]:
+    """Yield the days and times that lie between two readings of the clocks at the moment of a change."""
+    first, last = (change + low) // 60, (change + high) // 60
+    for time in times:
+        day = -((time - first) // _DAY)
+        while day * _DAY + time < last:
+            yield day, time
+            day += 1
+
+
+def _make_up(times: Iterable[int], server: Clock, place: Clock, shift: int) -> Iterator[tuple[int, int]]:
+    """Yield when the server fires at changes that skip a wanted time; days count from that of the time."""
+    for change, before, after in place.steps():
+        if after > before:
+            fire_day, fire_time = divmod((change + server.offset_at(change)) // 60 + shift, _DAY)
+            for day, _ in _find_days(times, change, before, after):
+                yield fire_day - day, fire_time
+
+
+def _spread_interval(timing: Timing, server: Clock) -> tuple[LocalRule, bool]:
+    every = timing.interval // _MINUTE
+    # What counts from within a minute is noticed at the next one.
+    anchor = -(-to_seconds(timing.anchor) // 60) + timing.shift // _MINUTE
+    step = gcd(every, _DAY)
+    ahead = {offset // 60 for offset in server.offsets}
+    fires = {(anchor + number * step + minutes) % _DAY for number in range(_DAY // step) for minutes in ahead}
+    minutes, hours = _cover(fires)
+    rule = replace(_ALL, minutes=minutes, hours=hours)
+    if every % _WEEK == 0:
+        # The epoch was a Thursday.
+        rule = replace(rule, weekdays=frozenset(((anchor + each) // _DAY + 4) % 7 for each in ahead))
+    is_even = every in {step, _WEEK}
+    return rule, is_even and len(ahead) == 1 and len(minutes) * len(hours) == len(fires)
+
+
+def _cover(times: Iterable[int]) -> tuple[frozenset[int], frozenset[int]]:
+    """Give the minutes and hours of times in minutes of the day."""
+    pairs = {divmod(time, 60) for time in times}
+    return frozenset(minute for _, minute in pairs), frozenset(hour for hour, _ in pairs)
+
+
+def _shift_days(rule: LocalRule, shifts: set[int], dialect: Dialect) -> tuple[LocalRule, bool]:
+    """Give the days on which a rule fires on a server whose dates are other ones.
 
     Args:
-        trigger: One that recurs by the clock.
+        rule: Whose days are meant.
+        shifts: By how many days the server's date is later.
         dialect: What the server's pg_cron reads.
 
     Returns:
-        The schedule, or the problem.
-
-    Raises:
-        ValueError: The trigger has no schedule: it comes once, or when other jobs have succeeded.
+        A rule with those days, and whether it has no other days.
     """
-    match trigger:
-        case Schedule(text=text):
-            return CompiledSchedule(text=text)
-        case Every(interval=interval):
-            return _compile_interval(interval, dialect)
-        case Daily(hour=hour, minute=minute):
-            return CompiledSchedule(text=f"{minute} {hour} * * *")
-        case Weekly(days=days, hour=hour, minute=minute):
-            return CompiledSchedule(text=f"{minute} {hour} * * {','.join(map(str, days))}")
-        case Monthly(day="last", hour=hour, minute=minute):
-            if dialect.last_day:
-                return CompiledSchedule(text=f"{minute} {hour} $ * *")
-            return CompiledSchedule(problem="the last day of the month needs pg_cron 1.6 or later")
-        case Once() | Succeeded():
-            raise ValueError("a trigger that does not recur by the clock has no schedule")
-        case _:
-            return CompiledSchedule(text=f"{trigger.minute} {trigger.hour} {trigger.day} * *")
+    if rule.is_each_day:
+        return _ALL, True
+    if shifts == {0} and not rule.nth and (dialect.last_day or not rule.last_day):
+        return rule, True
+    by_number = rule.last_day or rule.days != _ALL.days
+    by_weekday = bool(rule.nth) or rule.weekdays != _ALL.weekdays
+    months = set(rule.months)
+    exact = len(shifts) == 1 and not (by_number and by_weekday) and not rule.nth
+    found = LocalRule(minutes=rule.minutes, hours=rule.hours)
+    if by_weekday:
+        weekdays = frozenset((day + shift) % 7 for day in rule.weekdays for shift in shifts)
+        months |= {
+            _move(1, month, edge, shift)[0] for month in months for edge in (1, 31) for shift in shifts
+        }
+        exact = exact and len(rule.months) == 12
+        found = replace(found, weekdays=weekdays, months=frozenset(months))
+    if by_number and (rule.either or not by_weekday):
+        dates, is_right, is_last = _move_dates(rule, shifts)
+        days = frozenset(day for _, day in dates)
+        exact = exact and is_right
+        if is_last and dialect.last_day:
+            found = replace(found, last_day=True)
+        else:
+            days = _LONG_DAYS if is_last else days
+            exact = exact and not is_last
+            found = replace(found, days=days)
+        found = replace(
+            found,
+            months=frozenset(months if by_weekday else {month for month, _ in dates}),
+            either=by_weekday,
+        )
+    if len(found.weekdays) == 7 and found.either:
+        found = replace(found, days=_ALL.days, last_day=False, either=False)
+    return found, exact
 
 
-def _compile_interval(interval: timedelta, dialect: Dialect) -> CompiledSchedule:
-    seconds, odd = divmod(interval, timedelta(seconds=1))
-    if not odd:
-        if seconds < 60:
-            if dialect.seconds:
-                return CompiledSchedule(text=f"{seconds} second{'' if seconds == 1 else 's'}")
-            return CompiledSchedule(problem="an interval below one minute needs pg_cron 1.5 or later")
-        if seconds == 60:
-            return CompiledSchedule(text="* * * * *")
-        if seconds < 3600 and 3600 % seconds == 0 and seconds % 60 == 0:
-            return CompiledSchedule(text=f"*/{seconds // 60} * * * *")
-        if seconds == 3600:
-            return CompiledSchedule(text="0 * * * *")
-        if seconds < 86_400 and 86_400 % seconds == 0 and seconds % 3600 == 0:
-            return CompiledSchedule(text=f"0 */{seconds // 3600} * * *")
-        if seconds == 86_400:
-            return CompiledSchedule(text="0 0 * * *")
-    return CompiledSchedule(
-        problem=f"every {render_duration(interval)} does not divide a minute's, an hour's or a day's round: "
-        "use 1s to 59s, a divisor of 60 minutes, a divisor of 24 hours, or a schedule"
-    )
+def _move(year_number: int, month: int, day: int, shift: int) -> tuple[int, int]:
+    year = _YEARS[year_number]
+    moved = date(year, month, min(day, monthrange(year, month)[1])) + timedelta(days=shift)
+    return moved.month, moved.day
+
+
+def _move_dates(rule: LocalRule, shifts: set[int]) -> tuple[set[tuple[int, int]], bool, bool]:
+    """Move the dates of a rule.
+
+    Returns:
+        Months and days; whether all days in all those months are among them; whether they are last days.
+    """
+    dates: set[tuple[int, int]] = set()
+    is_right = is_last = True
+    for number, year in enumerate(_YEARS):
+        lengths = {month: monthrange(year, month)[1] for month in range(1, 13)}
+        moved = {
+            _move(number, month, day, shift)
+            for month in rule.months
+            for day in ((lengths[month],) if rule.last_day else rule.days)
+            if day <= lengths[month]
+            for shift in shifts
+        }
+        dates |= moved
+        months, days = {month for month, _ in moved}, {day for _, day in moved}
+        whole = {(month, day) for month in months for day in days if day <= lengths[month]}
+        is_right = is_right and whole == moved
+        is_last = is_last and all(day == lengths[month] for month, day in moved)
+    return dates, is_right or is_last, is_last

@@ -6,12 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.core.canonical import render_canonical
 from reconciler.core.specs import Place, QueueSpec
-from reconciler.core.triggers import is_same_zone
 from reconciler.database import scheduled
-from reconciler.database.observe import observe
 from reconciler.database.runs import has_runtime
 from reconciler.database.statements import Request
-from reconciler.errors import InvalidInputError
 
 from .registry import Registry
 
@@ -65,21 +62,10 @@ class Declarations(Registry):
             **policies: Other keys of a job.
 
         Raises:
-            InvalidInputError: It is no valid job, or this server's pg_cron reads times in another zone.
+            InvalidInputError: It is no valid job.
             RefusedError: The name belongs to another owner, or to an entry that nobody declared.
             DatabaseError: It could not be applied.
         """
-        zone = trigger.get("timezone", "")
-        if zone:
-            with self._working():
-                server = observe(self._conn).state.facts.timezone
-            if not is_same_zone(zone, server):
-                problem = (
-                    f"job {job_id}: its times are in {zone}, but pg_cron here reads times in {server}: "
-                    f"make it Scheduler(…, timezone={server!r}) and give the times of that zone; "
-                    f"or from pg_cron 1.5 on set cron.timezone = '{zone}' on the server and restart it"
-                )
-                raise InvalidInputError([problem])
         rest = {key: value for key, value in trigger.items() if key != "schedule"}
         schedule = trigger.get("schedule", "")
         self.register_job(job_id, schedule, function, handler=handler, **rest, **policies)
