@@ -16,6 +16,9 @@ _WHOLE = re.compile(r"(?:[0-9]+(?:ms|[wdhms]))+")
 _PART = re.compile(r"([0-9]+)(ms|[wdhms])")
 _COUNT = re.compile(r"0*[1-9][0-9]{0,8}")
 _LONGEST = timedelta(days=3650)
+_SECOND = timedelta(seconds=1)
+_MINUTE = timedelta(minutes=1)
+_LONGEST_INTERVAL = timedelta(days=366)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,27 @@ def render_duration(duration: timedelta) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts)
+
+
+def find_interval_fault(interval: timedelta) -> str:
+    """Say why a job cannot come in an interval.
+
+    Args:
+        interval: The time between two runs.
+
+    Returns:
+        What is wrong and what is possible; "" where it can.
+    """
+    possible = "write 1s to 59s, or whole minutes up to 366d"
+    if interval < _SECOND:
+        return f"a second is the shortest interval; {possible}"
+    if interval > _LONGEST_INTERVAL:
+        return f"366 days are the longest interval; {possible}"
+    if interval > _MINUTE and interval % _MINUTE:
+        return f"above a minute an interval is whole minutes; {possible}"
+    if interval % _SECOND:
+        return f"below a minute an interval is whole seconds; {possible}"
+    return ""
 
 
 def parse_rate(text: str) -> Rate:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo, available_timezones
 
 from reconciler.core.canonical import render_canonical
 from reconciler.core.durations import parse_duration
@@ -15,39 +15,51 @@ from reconciler.core.specs import (
     WORKER_PATIENCE,
     Body,
     ChannelSpec,
-    Daily,
     Every,
     HandlerBody,
     HttpBody,
     JobSpec,
-    Monthly,
-    Once,
     QueueSpec,
     Schedule,
     SqlBody,
-    Succeeded,
-    Trigger,
-    Weekly,
     WorkerSpec,
     needs_runtime,
 )
-from reconciler.core.triggers import compile_trigger
-from reconciler.loader.canonical_values import DAYS, OMIT, RULES, UnreadableError, parse_instant
+from reconciler.core.triggers import compile_every
+from reconciler.loader.blackout_windows import make_blackouts
+from reconciler.loader.canonical_values import OMIT, RULES, UnreadableError
+from reconciler.loader.instants import read_moment
+from reconciler.loader.job_times import (
+    find_idle_zone,
+    find_time_conflicts,
+    find_zone_fault,
+    make_time_rules,
+    make_trigger,
+)
 from reconciler.loader.schema_words import BODIES, TRIGGERS, describe_choice
 from reconciler.loader.sql_texts import find_sql_fault
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from reconciler.core.config import Config, Target
     from reconciler.core.specs import Spec
     from reconciler.loader.declarations import Declaration
     from reconciler.loader.problems import Problem
 
-_NOT_DIRECT = ("timeout", "on_failure", "after", "alert", "catch_up", "concurrency")
-_WITHOUT_ZONE = {
-    "every": "an interval has no zone",
-    "once": "its offset says the zone",
-    "after": "which has no time of its own",
-}
+_NOT_DIRECT = (
+    "timeout",
+    "on_failure",
+    "after",
+    "alert",
+    "catch_up",
+    "concurrency",
+    "blackout",
+    "start_at",
+    "end_at",
+)
+_MINUTE = timedelta(minutes=1)
+_NO_SPREAD = timedelta(0)
 _NO_SECRET = {"secret": ""}
 
 _TRIGGERS = frozenset(TRIGGERS)
@@ -68,6 +80,7 @@ class SpecBuilder:
         # Thousands of jobs share a few schedules and zones.
         self._schedules: dict[str, str] = {}
         self._zones: dict[str, str] = {"": ""}
+        self._rules: dict[str, dict[str, Callable[[Any], Any]]] = {}
 
     def build(self, declaration: Declaration) -> Spec | None:
         """Build one spec.
@@ -100,6 +113,10 @@ class SpecBuilder:
 
     def _canonical(self, declaration: Declaration) -> dict[str, Any]:
         rules = RULES[declaration.kind]
+        if declaration.kind == "job":
+            zone = declaration.value.get("timezone", "")
+            # An unknown one was complained of: any other serves to find what else is wrong.
+            rules = self._find_rules("UTC" if self._zones[zone] else zone)
         document: dict[str, Any] = {}
         for key, value in declaration.value.items():
             rule = rules.get(key)
@@ -116,6 +133,12 @@ class SpecBuilder:
                 if new is not OMIT:
                     document[key] = new
         return document
+
+    def _find_rules(self, zone: str) -> dict[str, Callable[[Any], Any]]:
+        rules = self._rules.get(zone)
+        if rules is None:
+            rules = self._rules[zone] = RULES["job"] | make_time_rules(zone)
+        return rules
 
     def _render(self, declaration: Declaration, document: dict[str, Any]) -> str:
         text = render_canonical(document)
@@ -148,7 +171,7 @@ class SpecBuilder:
     def _check_zone(self, declaration: Declaration, name: str) -> None:
         fault = self._zones.get(name)
         if fault is None:
-            fault = self._zones[name] = _find_zone_fault(name)
+            fault = self._zones[name] = find_zone_fault(name)
         if fault:
             self._complain(declaration, ("timezone",), fault)
 
@@ -170,20 +193,21 @@ class SpecBuilder:
         if not trigger_key:
             return None
         self._check_conflicts(declaration, trigger_key, body_key)
+        timezone = declaration.value.get("timezone", "")
+        self._check_zone(declaration, timezone)
         problems = len(self.problems)
         document = self._canonical(declaration)
         if len(self.problems) > problems:
             return None
         value = declaration.value
-        trigger = _make_trigger(trigger_key, document[trigger_key])
+        self._check_window(declaration, document)
+        trigger = make_trigger(trigger_key, document[trigger_key])
         if isinstance(trigger, Schedule):
             self._check_schedule(declaration, trigger.text)
-        elif not isinstance(trigger, Once | Succeeded):
-            compiled = compile_trigger(trigger, self._dialect)
+        elif isinstance(trigger, Every) and trigger.interval < _MINUTE:
+            compiled = compile_every(trigger.interval, self._dialect)
             if compiled.problem:
                 self._complain(declaration, (trigger_key,), compiled.problem)
-        timezone = value.get("timezone", "")
-        self._check_zone(declaration, timezone)
         mode = value.get("mode", "managed")
         body: Body
         if body_key == "sql":
@@ -205,6 +229,12 @@ class SpecBuilder:
             trigger=trigger,
             body=body,
             timezone=timezone,
+            start_at=read_moment(document["start_at"], None) if "start_at" in document else None,
+            end_at=read_moment(document["end_at"], None) if "end_at" in document else None,
+            blackout=make_blackouts(document.get("blackout", ())),
+            spread=parse_duration(document["spread"]) if "spread" in document else _NO_SPREAD,
+            ambiguous=value.get("ambiguous", ""),
+            nonexistent=value.get("nonexistent", ""),
             mode=mode,
             role=value.get("role", ""),
             database=value.get("database", ""),
@@ -230,13 +260,34 @@ class SpecBuilder:
             for key in ("queue", "payload"):
                 if key in value:
                     settle(key, body, f"{key} goes with handler only, not with {body}: leave it out")
-        if trigger in _WITHOUT_ZONE and "timezone" in value:
-            why = _WITHOUT_ZONE[trigger]
-            settle("timezone", trigger, f"timezone does not go with {trigger}, {why}: leave it out")
+        for key, message in find_time_conflicts(trigger, value):
+            settle(key, trigger, message)
         if value.get("mode") == "direct":
             self._check_direct(declaration, trigger, body, drop)
+        kept = {key: item for key, item in value.items() if key not in drop}
+        message = find_idle_zone(trigger, kept)
+        if message:
+            deciders = [key for key in (trigger, "start_at", "end_at", "blackout") if key in kept]
+            settle("timezone", max(deciders, key=declaration.rank_of), message)
         if drop:
             declaration.value = {key: item for key, item in value.items() if key not in drop}
+
+    def _check_window(self, declaration: Declaration, document: dict[str, Any]) -> None:
+        """Refuse an end that is not after the start where one layer wrote both; else the nearer one wins."""
+        if not {"start_at", "end_at"} <= document.keys():
+            return
+        start, end = (read_moment(document[key], None) for key in ("start_at", "end_at"))
+        if start < end:
+            return
+        ranks = declaration.rank_of("start_at"), declaration.rank_of("end_at")
+        if ranks[0] == ranks[1]:
+            message = (
+                f"end_at is {document['end_at']}, which is not after start_at, {document['start_at']}: "
+                "no run would ever start; write a later one, or active: false"
+            )
+            self._complain(declaration, ("end_at",), message)
+        else:
+            del document["start_at" if ranks[0] < ranks[1] else "end_at"]
 
     def _check_direct(self, declaration: Declaration, trigger: str, body: str, drop: list[str]) -> None:
         # pg_cron runs a direct job as it is: nothing of ours can hold for it.
@@ -310,34 +361,6 @@ class SpecBuilder:
             protect=declaration.value.get("protect", False),
             renamed_from=declaration.value.get("renamed_from", ""),
         )
-
-
-def _make_trigger(key: str, value: Any) -> Trigger:
-    """Make a trigger of its canonical value."""
-    if key == "schedule":
-        return Schedule(text=value)
-    if key == "every":
-        return Every(interval=parse_duration(value))
-    if key == "once":
-        return Once(at=parse_instant(value))
-    if key == "after":
-        return Succeeded()
-    hour, minute = map(int, (value if key == "daily" else value["at"]).split(":"))
-    if key == "daily":
-        return Daily(hour=hour, minute=minute)
-    if key == "weekly":
-        return Weekly(days=tuple(DAYS.index(day) for day in value["on"]), hour=hour, minute=minute)
-    return Monthly(day=value["day"], hour=hour, minute=minute)
-
-
-def _find_zone_fault(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        nearest = find_nearest(name, available_timezones())
-        remedy = f"did you mean {nearest!r}?" if nearest else "write one such as Europe/Oslo, or UTC"
-        return f"there is no time zone {name!r}; {remedy}"
-    return ""
 
 
 def _find_nul(value: Any, path: tuple[str | int, ...]) -> list[tuple[str | int, ...]]:

@@ -6,17 +6,18 @@ The schema was checked before: these functions meet the right types, but texts m
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from reconciler.core.durations import parse_duration, parse_rate, render_duration
+from reconciler.core.durations import find_interval_fault, parse_duration, parse_rate, render_duration
+from reconciler.core.month_days import DAY_NAMES, read_month_day, render_month_day
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-DAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+DAYS: Final = tuple(name[:3] for name in DAY_NAMES)
 """Days of the week, in the order of pg_cron's numbers."""
 
 OMIT: Final = object()
@@ -25,9 +26,8 @@ OMIT: Final = object()
 _SHORTEST_LEASE: Final = timedelta(seconds=1)
 _TIME: Final = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
 _MULTIPLE: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,2})?x", re.ASCII)
-_INSTANT: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d{1,6})?)([Zz]|[+-]\d\d:\d\d)", re.ASCII
-)
+_SHORTEST_SPREAD: Final = timedelta(minutes=2)
+_LONGEST_SPREAD: Final = timedelta(hours=24)
 
 
 class UnreadableError(ValueError):
@@ -87,34 +87,22 @@ def _time(text: str) -> str:
     return f"{int(found[1]):02d}:{found[2]}"
 
 
-def parse_instant(text: str) -> datetime:
-    """Parse an instant with its offset, after RFC 3339.
-
-    Args:
-        text: For instance `2026-12-01T08:00:00+01:00`.
-
-    Returns:
-        The instant in UTC.
-
-    Raises:
-        ValueError: The text is no instant; the message says how one is written.
-    """
-    found = _INSTANT.fullmatch(text)
-    if found is None:
-        raise ValueError(f"{text!r} is no instant: write date, time and offset, such as 2026-12-01T08:00:00Z")
-    offset = "+00:00" if found[3] in "Zz" else found[3]
-    clock, _, fraction = found[2].partition(".")
-    try:
-        moment = datetime.fromisoformat(f"{found[1]}T{clock}.{fraction:0<6}{offset}")
-        return moment.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{text!r} is no instant: {error}") from error
+def _every(text: str) -> str:
+    fault = find_interval_fault(parse_duration(text))
+    if fault:
+        raise ValueError(f"every {text}: {fault}")
+    return canonical_duration(text)
 
 
-def _instant(text: str) -> str:
-    moment = parse_instant(text)
-    fraction = f".{moment.microsecond:06d}" if moment.microsecond else ""
-    return f"{moment.year:04d}-{moment:%m-%dT%H:%M:%S}{fraction}Z"
+def _spread(text: str) -> str:
+    spread = parse_duration(text)
+    if spread % timedelta(minutes=1) or not _SHORTEST_SPREAD <= spread <= _LONGEST_SPREAD:
+        raise ValueError(f"{text!r} is no spread: write whole minutes, from 2m to 24h")
+    return canonical_duration(text)
+
+
+def _month_day(value: Any) -> int | str:
+    return render_month_day(read_month_day(value))
 
 
 def _number(value: Any) -> Any:
@@ -204,11 +192,11 @@ _BACKOFF: Final = _mapping({"initial": canonical_duration, "max": canonical_dura
 RULES: Final[dict[str, dict[str, Callable[[Any], Any]]]] = {
     "job": {
         **_LIFE,
-        "every": canonical_duration,
+        "every": _every,
         "daily": _time,
         "weekly": _mapping({"on": _weekdays, "at": _time}),
-        "monthly": _mapping({"day": _number, "at": _time}),
-        "once": _instant,
+        "monthly": _mapping({"day": _month_day, "at": _time}),
+        "spread": _spread,
         "http": _mapping({"url": _url, "timeout": canonical_duration, "expect": _expect}),
         "mode": _without("managed"),
         "timeout": canonical_duration,

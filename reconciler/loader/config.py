@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from reconciler.core.config import Config, Policy, Runtime, Secret, Target
-from reconciler.core.dialects import ANY_DIALECT, parse_version
-from reconciler.core.durations import parse_duration
+from reconciler.core.dialects import parse_version
+from reconciler.core.durations import find_interval_fault, parse_duration
 from reconciler.core.names import SQL_OWNER, find_nearest
-from reconciler.core.specs import Every
-from reconciler.core.triggers import compile_trigger
 from reconciler.errors import ConfigError, InvalidInputError
 from reconciler.loader.problems import Problem, render_problems
 from reconciler.loader.schema_check import Definition, find_schema_faults
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
 CONFIG_NAME: Final = "reconciler.yaml"
 """The file's name."""
 
+_MINUTE: Final = timedelta(minutes=1)
 _LONGEST_PAUSE: Final = timedelta(hours=1)
 
 _STORES: Final[tuple[Literal["env", "file", "vault"], ...]] = ("env", "file", "vault")
@@ -188,9 +187,8 @@ def _find_duration_fault(key: str, text: str) -> str:
         duration = parse_duration(text)
     except ValueError as error:
         return str(error)
-    if key == "every" and (
-        duration > _LONGEST_PAUSE or compile_trigger(Every(interval=duration), ANY_DIALECT).problem
-    ):
+    is_pace = not find_interval_fault(duration) and (duration < _MINUTE or not _LONGEST_PAUSE % duration)
+    if key == "every" and not is_pace:
         return f"{text!r} is neither 1s to 59s nor a divisor of 60 minutes: write 15s or 5m, for instance"
     return ""
 

@@ -30,7 +30,11 @@ _TYPES = {
 _SYNONYMS = {
     "cron": "schedule", "command": "sql", "query": "sql", "enabled": "active", "tz": "timezone",
     "depends_on": "after", "needs": "after", "retry": "on_failure", "interval": "every", "args": "payload",
+    "start_date": "start_at", "end_date": "end_at", "until": "end_at",
 }  # fmt: skip
+_UNSHARED = frozenset(
+    {*TRIGGERS, *BODIES, "payload", "description", "after", "protect", "ambiguous", "nonexistent"}
+)
 _CONFIG_SECTIONS = {"targets": "target", "secrets": "secret"}
 _EMPTY: dict[str, str] = {"object": "write {} or leave it out", "array": "write [] or leave it out"}
 
@@ -86,7 +90,7 @@ def put_into_words(errors: Iterable[SchemaError], *, config: bool, label: str = 
             where = (*path, given[1]) if len(given) > 1 else path
             lacking.append((title, len(given), SchemaFault(path=where, at_key=True, message=message)))
         else:
-            at_key = error.validator in {"required", "minProperties", "maxProperties"}
+            at_key = error.validator in {"required", "dependentRequired", "minProperties", "maxProperties"}
             is_secret = _takes_secret(error) and error.instance is not None
             message = _describe(error, words)
             faults.append(SchemaFault(path=path, at_key=at_key, message=message, is_secret=is_secret))
@@ -189,7 +193,7 @@ def _describe_key(path: tuple[str | int, ...], error: SchemaError) -> SchemaFaul
 
 def _describe_unknown(key: str, nearest: str, known: Mapping[str, Any], words: _Words) -> str:
     place = words.whole()
-    if place == "the defaults" and key in (*TRIGGERS, *BODIES, "payload", "description", "after", "protect"):
+    if place == "the defaults" and key in _UNSHARED:
         return f"{key!r} cannot be shared in the defaults: write it in each job"
     if key in {"targets", "overrides", "renamed_from"}:
         return f"{key!r} cannot stand in {place}: write it beside them"
@@ -219,6 +223,10 @@ def _describe(error: SchemaError, words: _Words) -> str:
             return f"{name} is {shown}: {rule}"
         case "required":
             return f"{name} needs {_join([key for key in limit if key not in error.instance], 'and')}"
+        case "dependentRequired":
+            given = [key for key in limit if key in error.instance]
+            needed = [other for key in given for other in limit[key] if other not in error.instance]
+            return f"{name} has {_join(given, 'and')} without {_join(needed, 'and')}: write both or none"
         case "minimum":
             return f"{name} is {shown}: {limit} at least"
         case "maximum":
@@ -228,7 +236,8 @@ def _describe(error: SchemaError, words: _Words) -> str:
         case "uniqueItems":
             return f"{name} names something twice: keep one"
         case "minProperties":
-            return f"{name} is empty: it needs one entry at least"
+            known = list(error.schema.get("properties", ()))
+            return f"{name} is empty: it needs {_join(known, 'or') if known else 'one entry at least'}"
         case "maxProperties":
             return f"{name} has {len(error.instance)} entries: keep one"
     return f"{name} does not fit the schema ({error.validator})"

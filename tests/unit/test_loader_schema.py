@@ -26,7 +26,8 @@ _WRONG = [
     None, True, 0, -1, 1.0, 1.5, 10**6, "", "x", "30s", "30s\n",
     "٣s", "${var:x}", "A b", "last", "2xx", "10:00",
     "https://a b",
-    "2026-12-01T08:00:00Z", [], ["a"], ["a", "a"], [200], {}, {"secret": "a"}, {"a": "b"},
+    "2026-12-01T08:00:00Z", "2026-12-01", "24:00", "Second Tue",
+    {"from": "01:00"}, [{"on": ["mon"]}], [], ["a"], ["a", "a"], [200], {}, {"secret": "a"}, {"a": "b"},
     {"at": "01:00"}, "x" * 64,
 ]  # fmt: skip
 
@@ -103,7 +104,7 @@ def test_defaults_take_what_jobs_can_share() -> None:
     definitions = _schema("jobs")["$defs"]
     missing = set(definitions["job"]["properties"]) - set(definitions["defaults"]["properties"])
     alone = {"payload", "description", "after", "renamed_from", "overrides", "protect"}
-    assert missing == {*TRIGGERS, *BODIES, *alone}
+    assert missing == {*TRIGGERS, *BODIES, *alone, "ambiguous", "nonexistent"}
 
 
 def test_the_full_example_has_every_key() -> None:

@@ -23,6 +23,7 @@ from reconciler.core.specs import (
     HttpBody,
     JobSpec,
     Monthly,
+    NthWeekday,
     Once,
     Place,
     QueueSpec,
@@ -104,7 +105,7 @@ def test_the_full_example_becomes_typed_specs(monkeypatch: pytest.MonkeyPatch) -
         "by-day": Daily(hour=2, minute=30),
         "by-instant": Once(at=datetime(2026, 12, 1, 8, 0, 0, 250_000, tzinfo=UTC)),
         "by-interval": Daily(hour=2, minute=5),
-        "by-month": Monthly(day="last", hour=23, minute=59),
+        "by-month": Monthly(day=NthWeekday(weekday=5, nth=-1), hour=23, minute=59),
         "by-schedule": Schedule(text="*/5 * * * *"),
         "by-success": Succeeded(),
         "by-week": Weekly(days=(0, 3), hour=3, minute=0),
@@ -116,7 +117,7 @@ def test_the_full_example_becomes_typed_specs(monkeypatch: pytest.MonkeyPatch) -
     assert jobs["by-interval"].body == HandlerBody(handler="certification.expiry", queue="outreach")
     assert jobs["by-week"].body == SqlBody(text="VACUUM (ANALYZE) orders")
     assert jobs["by-day"].after == ("by-interval", "by-schedule")
-    assert jobs["by-schedule"].place == Place(path="good/full.yaml", line=19, column=3)
+    assert jobs["by-schedule"].place == Place(path="good/full.yaml", line=23, column=3)
     assert jobs["by-schedule"].renamed_from == "by_schedule"
     worker = specs["worker-default-1"]
     assert isinstance(worker, WorkerSpec)
