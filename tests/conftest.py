@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.declared import Site
 from tests.servers import ALL_KINDS, GIVEN, LIBPQ_KINDS, Database, MissingServerError, ServerKind, ServerPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    import psycopg
 
 IS_GIVEN = bool(os.environ.get("RECONCILER_TEST_DSN"))
 
@@ -56,6 +59,18 @@ def database(request: pytest.FixtureRequest, servers: ServerPool) -> Iterator[Da
 def any_mode_database(request: pytest.FixtureRequest, servers: ServerPool) -> Iterator[Database]:
     """An empty database with pg_cron, on both servers in both ways of running jobs."""
     yield from _clean_database(servers, request.param)
+
+
+@pytest.fixture
+def site(database: Database) -> Site:
+    """An empty database, seen by its superuser."""
+    return Site(database)
+
+
+@pytest.fixture
+def conn(site: Site) -> psycopg.Connection:
+    """A superuser's connection to the database of `site`, autocommit."""
+    return site.database.connect()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,6 @@ from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from reconciler.core.specs import JobSpec
-    from tests.servers import Database
 
 DELIVERIES: LiteralString = (
     "SELECT a.kind, d.channel, d.reminder FROM reconciler.alert_deliveries d"
@@ -22,12 +21,6 @@ STATE: LiteralString = (
     "SELECT total_runs, failed_runs, consecutive_failures, last_status FROM reconciler.job_states"
     " WHERE name = 'a'"
 )
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 def watched(sql: str = "SELECT 1", *, name: str = "a", **alert: Any) -> JobSpec:

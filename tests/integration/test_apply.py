@@ -12,18 +12,11 @@ from tests.declared import NEVER, OWNER, Site, channel, job, once, queue, worker
 
 if TYPE_CHECKING:
     from reconciler.core.specs import Spec
-    from tests.servers import Database
 
 MADE: LiteralString = (
     "SELECT jobname::text, schedule, command, database = current_database(), username::text, active"
     " FROM cron.job ORDER BY jobname"
 )
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 def test_a_job_becomes_an_entry(site: Site) -> None:

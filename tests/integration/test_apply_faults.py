@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from reconciler.core.specs import Spec
-    from tests.servers import Database
 
 TAKE_LOCK: LiteralString = "SELECT pg_advisory_lock(7411530208936421)"
 OLD: list[Spec] = [
@@ -50,12 +49,6 @@ NEW: list[Spec] = [
     once("new-once"),
 ]
 """Together with OLD, every kind of step of an apply."""
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,6 @@ from tests.declared import LATER, Site, channel, job, once, queue, worker
 
 if TYPE_CHECKING:
     from reconciler.core.specs import Spec
-    from tests.servers import Database
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 def test_a_queue_becomes_a_row(site: Site) -> None:

@@ -14,13 +14,6 @@ from tests.declared import Site, job, once, queue, request
 
 if TYPE_CHECKING:
     from reconciler.core.specs import Spec
-    from tests.servers import Database
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 @pytest.mark.parametrize(

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, LiteralString
+from typing import LiteralString
 
 import psycopg
 import pytest
 
 from tests.declared import Site, job
 
-if TYPE_CHECKING:
-    from tests.servers import Database
-
 STATUSES: LiteralString = "SELECT status FROM reconciler.cron_execution_log ORDER BY id"
 BREAK: LiteralString = (
     "ALTER TABLE reconciler.job_states ADD CONSTRAINT broken CHECK (total_runs < 0) NOT VALID"
 )
 MEND: LiteralString = "ALTER TABLE reconciler.job_states DROP CONSTRAINT broken"
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 def test_the_next_run_of_the_session_holds_the_lock(site: Site) -> None:

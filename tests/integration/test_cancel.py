@@ -42,12 +42,6 @@ END $$
 CANCEL: LiteralString = "SELECT reconciler.cancel_run(%s)"
 
 
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
-
-
 def request(site: Site, name: str = "a") -> int:
     """Ask for a run; return the start's number."""
     return int(site.rows("SELECT reconciler.request_run(%s)", name)[0][0])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import _thread
 import threading
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -27,15 +26,6 @@ from reconciler.errors import ConfigError, DatabaseError, RightsError
 from tests.declared import Site, job, worker
 from tests.runs import call, hold, log, runner, running, statuses
 from tests.servers import wait_until
-
-if TYPE_CHECKING:
-    from tests.servers import Database
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 def test_jobs_are_found_by_name(site: Site) -> None:

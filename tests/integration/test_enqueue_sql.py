@@ -47,12 +47,6 @@ def site(database: Database) -> Site:
     return site
 
 
-@pytest.fixture
-def conn(site: Site) -> Connection:
-    """The owner's connection."""
-    return site.database.connect()
-
-
 def one(conn: Connection, query: LiteralString, *values: object) -> Any:
     """Return the one value that a query gives."""
     row = conn.execute(query, values or None).fetchone()

@@ -37,12 +37,6 @@ CANCEL: LiteralString = "SELECT reconciler.cancel_run(%s)"
 
 
 @pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
-
-
-@pytest.fixture
 def worker(database: Database) -> psycopg.Connection:
     """The connection of a worker."""
     return database.connect()

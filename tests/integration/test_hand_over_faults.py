@@ -26,12 +26,6 @@ MENDED: LiteralString = "ALTER TABLE reconciler.job_states DROP CONSTRAINT broke
 
 
 @pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
-
-
-@pytest.fixture
 def worker(database: Database) -> psycopg.Connection:
     """The connection of a worker."""
     return database.connect()

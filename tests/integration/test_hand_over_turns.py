@@ -21,12 +21,6 @@ DUE: LiteralString = "UPDATE reconciler.jobs SET run_at = clock_timestamp()"
 
 
 @pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
-
-
-@pytest.fixture
 def worker(database: Database) -> psycopg.Connection:
     """The connection of a worker."""
     return database.connect()

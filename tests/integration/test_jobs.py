@@ -94,12 +94,6 @@ def caller(make_caller: Callable[..., Caller]) -> Caller:
     return make_caller()
 
 
-@pytest.fixture
-def conn(site: Site) -> psycopg.Connection:
-    """The connection of a worker."""
-    return site.database.connect()
-
-
 def test_a_job_is_queued_with_everything_that_is_said_of_it(caller: Caller) -> None:
     """And read as it was given."""
     due = datetime(2099, 1, 2, 3, 4, 5, 678, tzinfo=UTC)

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, LiteralString
-
-import pytest
+from typing import LiteralString
 
 from reconciler.database.launcher import PAUSE_SECONDS, remind_launcher
 from reconciler.database.observe import observe_facts
 from tests.declared import Site, job
 
-if TYPE_CHECKING:
-    from tests.servers import Database
-
 ENTRIES: LiteralString = "SELECT to_jsonb(j) FROM cron.job j ORDER BY jobid"
 VERSIONS: LiteralString = "SELECT jobid, xmin::text FROM cron.job ORDER BY jobid"
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 def test_one_entry_is_written_and_none_is_changed(site: Site) -> None:

@@ -15,13 +15,6 @@ from tests.declared import Site, job
 
 if TYPE_CHECKING:
     from reconciler.core.specs import JobSpec
-    from tests.servers import Database
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 def migrate(site: Site) -> tuple[str, ...]:

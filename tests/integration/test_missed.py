@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from tests.declared import Site, job
 from tests.runs import Beside, alerts, fire, log, runner, starts, statuses
 
-if TYPE_CHECKING:
-    from tests.servers import Database
-
 NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 SECOND, MINUTE, HOUR, DAY = (timedelta(seconds=seconds) for seconds in (1, 60, 3600, 86400))
 EVERY_MINUTE = "* * * * *"
 AT_NOON = "0 12 * * *"
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 def expect(site: Site, at: datetime, name: str = "a") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, LiteralString
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -12,16 +12,7 @@ from tests.declared import Site, after, job, queue
 from tests.runs import attempt, call, fire, log, make_due, run_retries, runner, starts, statuses, tick
 from tests.servers import wait_until
 
-if TYPE_CHECKING:
-    from tests.servers import Database
-
 PAUSES: LiteralString = "SELECT job_name, until IS NULL, reason, paused_by FROM reconciler.pauses"
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 def test_a_paused_job_is_skipped_and_says_why(site: Site) -> None:

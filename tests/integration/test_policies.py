@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, LiteralString
+from typing import LiteralString
 
 import pytest
 
 from tests.declared import Site, job, queue
 from tests.integration.test_apply_faults import blocked_apply
 
-if TYPE_CHECKING:
-    from tests.servers import Database
-
 DUE: LiteralString = "SELECT name, next_due_at FROM reconciler.job_states ORDER BY name"
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 def test_apply_writes_what_was_declared(site: Site) -> None:

@@ -38,12 +38,6 @@ def site(database: Database) -> Site:
     return site
 
 
-@pytest.fixture
-def conn(site: Site) -> Connection:
-    """The connection of a worker."""
-    return site.database.connect()
-
-
 def health(site: Site, name: str = "default") -> QueueHealth:
     """Return how a queue fares."""
     with connect(site.dsn) as conn:

@@ -15,19 +15,12 @@ from tests.declared import LATER, Site, once, queue
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.servers import Database
 
 CONFIG = "owner: shop\ntargets: {test: {}, staging: {}}\ndefault_target: test\n"
 SETTINGS: LiteralString = """
 SELECT lease::text, timeout::text, keep_failed::text, held_by FROM reconciler.queues WHERE name = %s
 """
 USUAL = ("00:00:30", "01:00:00", "30 days", ["retry"])
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 def load(folder: Path, text: str, target: str = "test") -> list[QueueSpec]:

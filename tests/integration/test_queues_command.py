@@ -30,12 +30,6 @@ def site(database: Database) -> Site:
 
 
 @pytest.fixture
-def conn(site: Site) -> Connection:
-    """The connection of a worker."""
-    return site.database.connect()
-
-
-@pytest.fixture
 def shell(cli: Cli, site: Site) -> Cli:
     """A folder whose default target is the database."""
     (cli.directory / "reconciler.yaml").write_text(f'owner: shop\ntargets:\n  test: {{dsn: "{site.dsn}"}}\n')

@@ -25,18 +25,11 @@ from tests.declared import NEVER, Site, channel, job, queue
 if TYPE_CHECKING:
     from psycopg import Connection
 
-    from tests.servers import Database
 
 NAMES: LiteralString = (
     "SELECT name FROM reconciler.definitions WHERE NOT starts_with(name, 'reconciler-') ORDER BY name"
 )
 OURS: LiteralString = "SELECT jobname::text FROM cron.job WHERE jobname LIKE 'reconciler-%%' ORDER BY 1"
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 @pytest.fixture(params=[True, False], ids=["autocommit", "transactions"])

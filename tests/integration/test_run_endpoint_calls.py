@@ -28,12 +28,6 @@ def site(database: Database) -> Site:
 
 
 @pytest.fixture
-def conn(site: Site) -> Connection:
-    """A connection of who queues."""
-    return site.database.connect()
-
-
-@pytest.fixture
 def work() -> Iterator[Work]:
     """Handlers; the gate opens at the end."""
     work = Work()

@@ -23,12 +23,6 @@ SELECT proname::text, array_to_string(proconfig, ' ') FROM pg_proc
 """
 
 
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
-
-
 @pytest.mark.firing
 def test_pg_cron_runs_a_managed_job(any_mode_database: Database) -> None:
     """Fired by pg_cron in each mode, runs are logged as scheduled; a failed one fails in its history too."""

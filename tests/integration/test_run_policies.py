@@ -29,16 +29,9 @@ from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from reconciler.core.specs import JobSpec
-    from tests.servers import Database
 
 THIRD_TIME = "DO $$ BEGIN IF nextval('public.tries') < 3 THEN RAISE 'not yet'; END IF; END $$"
 SLEEPS: LiteralString = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 def failing(name: str = "a", *, sql: str = "SELECT 1/0", **on_failure: Any) -> JobSpec:

@@ -54,12 +54,6 @@ SLEEPS: LiteralString = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AN
 QUEUED: LiteralString = "SELECT status, attempts, last_error FROM reconciler.jobs WHERE job_name = 'a'"
 
 
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
-
-
 def ask_for(site: Site, *names: str) -> None:
     """Ask for runs, in this order."""
     for name in names:

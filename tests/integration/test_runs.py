@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -22,15 +22,6 @@ from reconciler.database.runs import (
 from tests.declared import Site, job, once, queue, worker
 from tests.queued import claim_one, complete, fail
 from tests.runs import call, fire, hold, make_due, runner, running
-
-if TYPE_CHECKING:
-    from tests.servers import Database
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 def runs(site: Site, **options: Any) -> list[Run]:

@@ -13,12 +13,12 @@ import pytest
 from reconciler.database.queries import load_queries
 from reconciler.errors import DatabaseError, InvalidInputError, RefusedError, RightsError
 from reconciler.runtime import JobStatus, JobType, Scheduler, SchedulerConfig, SchedulerJob, TriggerType
-from tests.declared import Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.servers import Database
+    from tests.declared import Site
+
 
 SOON = datetime(2099, 1, 2, 3, 4, tzinfo=UTC)
 LATER = SOON + timedelta(days=1)
@@ -38,12 +38,6 @@ async def send_reminder(event_id: str, message: str = "") -> str:
 def remind_of_time(event_id: str, event_time: str, minutes_before: float) -> tuple[str, str, float]:
     """Want to know everything."""
     return event_id, event_time, minutes_before
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 @pytest.fixture

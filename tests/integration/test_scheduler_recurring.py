@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import Any, LiteralString
 
 import pytest
 
 from reconciler.errors import InvalidInputError, RefusedError
 from reconciler.runtime import JobStatus, JobType, Registry, Scheduler, SchedulerJob, TriggerType
 from tests.declared import NEVER, Site, job
-
-if TYPE_CHECKING:
-    from tests.servers import Database
 
 SOON = datetime(2099, 1, 2, 3, 4, tzinfo=UTC)
 
@@ -26,12 +23,6 @@ def report(kind: str = "daily") -> str:
 def other_report(kind: str = "daily") -> str:
     """Do something else."""
     return kind
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reconciler.core.specs import Spec
-    from tests.servers import Database
 
 ODD = (
     "SELECT 'it''s \\ \\n \\\\ %s %% %(names)s {} $1 :name :''name'' \"d\" ünïcödé', E'\\t'"
@@ -45,12 +44,6 @@ NEW: list[Spec] = [
     once("o", queue="q", payload={"text": ODD}),
     channel("ops"),
 ]
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 def run_with_psycopg(site: Site, script: str) -> None:

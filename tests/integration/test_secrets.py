@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pytest
-
 from reconciler.core.hidden import Hidden
 from reconciler.database.apply import apply_target, plan_target
 from reconciler.database.connect import connect
@@ -17,16 +15,9 @@ from tests.declared import Site, job, request
 
 if TYPE_CHECKING:
     from reconciler.database.apply import Applied
-    from tests.servers import Database
 
 CANARY = "canary-5f0c9e-value"
 CALL = job("call", http={"url": "https://a.test", "token": {"secret": "shop"}})
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 def apply(site: Site, **secrets: StoredSecret) -> Applied:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,15 +15,6 @@ from reconciler.errors import MigrationError
 from tests.declared import LATER, NEVER, Site, after, channel, job, once, queue, worker
 from tests.queued import claim_one, complete
 from tests.runs import call, fire, hold, running
-
-if TYPE_CHECKING:
-    from tests.servers import Database
-
-
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
 
 
 def status(site: Site, zone: str = "GMT") -> dict[str, JobStatus]:

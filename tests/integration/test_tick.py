@@ -26,12 +26,6 @@ SELECT name, id, 'postgres', 1, lock_key FROM reconciler.definitions WHERE name 
 NEWEST_TRANSACTION: LiteralString = "SELECT pg_snapshot_xmax(pg_current_snapshot())"
 
 
-@pytest.fixture
-def site(database: Database) -> Site:
-    """An empty database, seen by its superuser."""
-    return Site(database)
-
-
 def test_every_step_is_done(site: Site) -> None:
     """One tick ends lost runs and old pauses, and hands over work that is due."""
     site.apply(job("a"), once("b", sql="SELECT 1"))

@@ -33,12 +33,6 @@ def site(database: Database) -> Site:
     return site
 
 
-@pytest.fixture
-def conn(site: Site) -> Connection:
-    """A connection of the owner."""
-    return site.database.connect()
-
-
 def test_a_silent_tick_is_told_once(site: Site, conn: Connection) -> None:
     """The channels that a process serves hear of it; looking again tells nobody anew."""
     assert tell_of_tick(conn, owner=OWNER)

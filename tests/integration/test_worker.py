@@ -37,12 +37,6 @@ def site(database: Database) -> Site:
     return site
 
 
-@pytest.fixture
-def conn(site: Site) -> psycopg.Connection:
-    """A connection to it, autocommit."""
-    return site.database.connect()
-
-
 def raise_(error: Exception) -> Any:
     """Raise an error, as an expression."""
     raise error

@@ -46,12 +46,6 @@ def site(database: Database) -> Site:
 
 
 @pytest.fixture
-def conn(site: Site) -> psycopg.Connection:
-    """A connection to it, autocommit."""
-    return site.database.connect()
-
-
-@pytest.fixture
 def crew(site: Site, tmp_path: Path) -> Iterator[Crew]:
     """Workers, all of which are ended with the test."""
     crew = Crew(tmp_path, site.dsn)

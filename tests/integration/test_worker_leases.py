@@ -30,12 +30,6 @@ def site(database: Database) -> Site:
     return site
 
 
-@pytest.fixture
-def conn(site: Site) -> psycopg.Connection:
-    """A connection to it, autocommit."""
-    return site.database.connect()
-
-
 def lose(conn: psycopg.Connection, job: int) -> None:
     """Let the lease of a job be over, and another worker take the job away."""
     with conn.transaction():

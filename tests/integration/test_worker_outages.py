@@ -33,12 +33,6 @@ def site(database: Database) -> Site:
     return site
 
 
-@pytest.fixture
-def conn(site: Site) -> psycopg.Connection:
-    """A connection to it, autocommit."""
-    return site.database.connect()
-
-
 def test_connections_that_are_cut_come_back(
     site: Site, conn: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -30,12 +30,6 @@ def site(database: Database) -> Site:
     return site
 
 
-@pytest.fixture
-def conn(site: Site) -> psycopg.Connection:
-    """A connection to it, autocommit."""
-    return site.database.connect()
-
-
 def attempts(site: Site) -> dict[tuple[str, int], int]:
     """Count the jobs by status and counted tries."""
     rows = site.rows("SELECT status, attempts, count(*) FROM reconciler.jobs GROUP BY 1, 2")
