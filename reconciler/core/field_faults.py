@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from reconciler.core.cron_fields import read_element, read_value
 from reconciler.core.cron_grammar import DAY, HOUR, MINUTE, MONTH, WEEKDAY
 from reconciler.core.dialects import describe_lack
+from reconciler.core.month_days import DAY_NAMES, read_cron_weekday
 
 if TYPE_CHECKING:
     from reconciler.core.cron_grammar import FieldKind
@@ -26,7 +27,7 @@ _FULL_NAMES: Final = {
         "january", "february", "march", "april", "may", "june",
         "july", "august", "september", "october", "november", "december",
     ),
-    WEEKDAY: ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"),
+    WEEKDAY: DAY_NAMES,
 }  # fmt: skip
 _NO_ELEMENTS: Final = {
     "": ("an element of the list is missing", ""),
@@ -67,6 +68,8 @@ def _find_element_fault(kind: FieldKind, text: str) -> FieldFault | None:
         return None
     if text in _NO_ELEMENTS:
         return FieldFault(*_NO_ELEMENTS[text])
+    if kind is WEEKDAY and text[-1] in "lL" and read_cron_weekday(text):
+        return FieldFault(f"`{text}` is not known, there are no last weekdays", text)
     found = _RANGE.fullmatch(text)
     if found is None:
         return _find_skipped(text)

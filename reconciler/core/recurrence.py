@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from reconciler.core.durations import render_duration
+from reconciler.core.durations import find_interval_fault, render_duration
+from reconciler.core.month_days import read_month_day, render_month_day
 from reconciler.core.scheduler_jobs import TriggerType
 from reconciler.errors import InvalidInputError
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY_NAMES: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _FIRST_DATE: Final = timedelta(days=1)
+_TOO_LONG: Final = 1e9
+"""Seconds that are more than any interval, and that a timedelta holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +32,7 @@ class Times:
         hour: 0 to 23.
         minute: 0 to 59.
         day_of_week: Names of days, or numbers from 0 for Monday, one or several.
-        day: Of the month: 1 to 31, or `last`.
+        day: Of the month: 1 to 31, `last`, or a weekday such as `second tue`.
         interval: The time between two runs; a number is of seconds.
         cron_expression: In pg_cron's grammar.
     """
@@ -76,10 +79,7 @@ def make_trigger(kind: TriggerType, times: Times, *, zone: ZoneInfo, now: dateti
     if problems:
         raise InvalidInputError([f"a job that comes {kind.value}: {problem}" for problem in problems])
     if kind is TriggerType.INTERVAL:
-        every = times.interval
-        return {
-            "every": render_duration(every if isinstance(every, timedelta) else timedelta(seconds=every or 0))
-        }
+        return {"every": render_duration(_read_interval(times.interval))}
     if kind is TriggerType.CRON:
         return {"schedule": times.cron_expression, "timezone": zone.key}
     start = times.run_date.astimezone(zone) if times.run_date else None
@@ -93,7 +93,8 @@ def make_trigger(kind: TriggerType, times: Times, *, zone: ZoneInfo, now: dateti
     if kind is TriggerType.WEEKLY:
         days = [start.weekday()] if times.day_of_week is None and start else _read_days(times.day_of_week)
         return {"weekly": {"on": [_DAYS[day] for day in days], "at": at}, "timezone": zone.key}
-    return {"monthly": {"day": times.day or (start.day if start else 1), "at": at}, "timezone": zone.key}
+    day = start.day if times.day is None and start else read_month_day(times.day or 1)
+    return {"monthly": {"day": render_month_day(day), "at": at}, "timezone": zone.key}
 
 
 def _find_problems(kind: TriggerType, times: Times, now: datetime) -> Iterator[str]:
@@ -125,20 +126,41 @@ def _find_clock_problems(times: Times) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
     day = times.day
-    if day is not None and day != "last" and (type(day) is not int or not 1 <= day <= 31):
-        yield f'day is {day!r}: give a whole number from 1 to 31, or "last"'
+    if day is not None and not _is_month_day(day):
+        yield f'day is {day!r}: give a whole number from 1 to 31, "last", or a weekday such as "second tue"'
+
+
+def _is_month_day(day: int | str) -> bool:
+    if type(day) is not int and not isinstance(day, str):
+        return False
+    try:
+        read_month_day(day)
+    except ValueError:
+        return False
+    return True
 
 
 def _find_interval_problems(interval: object) -> Iterator[str]:
-    if isinstance(interval, timedelta):
-        seconds = interval.total_seconds()
-    elif isinstance(interval, int | float) and not isinstance(interval, bool) and math.isfinite(interval):
-        seconds = interval
+    try:
+        fault = find_interval_fault(_read_interval(interval))
+    except ValueError as error:
+        yield str(error)
     else:
-        yield "interval is missing: give a timedelta, such as timedelta(minutes=5), or seconds"
-        return
-    if seconds < 1 or seconds > 86_400:
-        yield "interval has to be from a second to a day: above that, use daily, weekly or monthly"
+        if fault:
+            yield f"interval is {interval!r}: {fault}"
+
+
+def _read_interval(interval: object) -> timedelta:
+    """Read the time between two runs.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if isinstance(interval, timedelta):
+        return interval
+    if isinstance(interval, int | float) and not isinstance(interval, bool) and math.isfinite(interval):
+        return timedelta(seconds=max(min(interval, _TOO_LONG), 0))
+    raise ValueError("interval is missing: give a timedelta, such as timedelta(minutes=5), or seconds")
 
 
 def _read_days(given: str | int | Sequence[str | int] | None) -> list[int]:

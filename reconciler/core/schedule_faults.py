@@ -23,6 +23,7 @@ from reconciler.core.cron_fields import (
 from reconciler.core.cron_grammar import FIELDS, LONGEST
 from reconciler.core.dialects import describe_lack
 from reconciler.core.field_faults import find_field_fault
+from reconciler.core.month_days import read_cron_weekday
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -230,8 +231,20 @@ def _examine_five(fields: list[str], dialect: Dialect) -> tuple[str, str]:
         minutes = re.fullmatch(r"\*/([0-9]{2,4})", fields[0])
         if minutes and int(minutes[1]) > 60 and fields[1] == "*":
             mended[:2] = _spell_period(int(minutes[1]), "minute").split()[:2]
-        return reasons[0], " ".join(mended)
+        return reasons[0] + _suggest_monthly(fields, dialect), " ".join(mended)
     return _examine_date(fields, dialect)
+
+
+def _suggest_monthly(fields: list[str], dialect: Dialect) -> str:
+    """Name the trigger of a job that means what pg_cron has no spelling for."""
+    minute, hour, day, month, weekday = fields
+    if month != "*" or not is_sound(f"{minute} {hour} * * *", dialect) or not (minute + hour).isdigit():
+        return ""
+    nth = read_cron_weekday(weekday) if day in {"*", "?"} else ""
+    if weekday in {"*", "?"} and day in {"$", "L", "l"} and not dialect.last_day:
+        nth = "last"
+    at = f"{int(hour):02d}:{int(minute):02d}"
+    return f'; a job can have `monthly: {{day: {nth}, at: "{at}"}}` instead' if nth else ""
 
 
 def _examine_date(fields: list[str], dialect: Dialect) -> tuple[str, str]:

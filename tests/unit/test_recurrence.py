@@ -40,6 +40,7 @@ def _make(kind: TriggerType, **times: Any) -> dict[str, Any]:
         (WEEKLY, {"run_date": NOW}, {"weekly": {"on": ["wed"], "at": "16:30"}}),
         (MONTHLY, {"hour": 8, "day": 31}, {"monthly": {"day": 31, "at": "08:00"}}),
         (MONTHLY, {"hour": 8, "day": "last"}, {"monthly": {"day": "last", "at": "08:00"}}),
+        (MONTHLY, {"hour": 8, "day": "Second Tuesday"}, {"monthly": {"day": "second tue", "at": "08:00"}}),
         (MONTHLY, {"run_date": NOW, "hour": 1}, {"monthly": {"day": 4, "at": "01:00"}}),
         (CRON, {"cron_expression": "*/5 * * * *"}, {"schedule": "*/5 * * * *"}),
     ],
@@ -49,10 +50,16 @@ def test_times_become_a_trigger(kind: TriggerType, times: dict[str, Any], trigge
     assert _make(kind, **times) == {**trigger, "timezone": "Europe/Oslo"}
 
 
-@pytest.mark.parametrize("interval", [timedelta(minutes=5), 300, 300.0])
-def test_an_interval_has_no_zone(interval: Any) -> None:
-    """It is a timedelta, or seconds."""
-    assert _make(INTERVAL, interval=interval) == {"every": "5m"}
+@pytest.mark.parametrize(
+    ("interval", "every"),
+    [
+        (timedelta(minutes=5), "5m"), (300, "5m"), (300.0, "5m"), (1, "1s"), (420, "7m"),
+        (timedelta(days=2), "2d"), (timedelta(days=366), "52w2d"),
+    ],
+)  # fmt: skip
+def test_an_interval_has_no_zone(interval: Any, every: str) -> None:
+    """It is a timedelta, or seconds, and need not divide anything."""
+    assert _make(INTERVAL, interval=interval) == {"every": every}
 
 
 @pytest.mark.parametrize(
@@ -79,8 +86,15 @@ def test_an_interval_has_no_zone(interval: Any) -> None:
         (INTERVAL, {}, "interval is missing"),
         (INTERVAL, {"interval": "5m"}, "interval is missing"),
         (INTERVAL, {"interval": float("nan")}, "interval is missing"),
-        (INTERVAL, {"interval": 0.5}, "from a second to a day"),
-        (INTERVAL, {"interval": timedelta(days=2)}, "from a second to a day"),
+        (MONTHLY, {"hour": 8, "day": "first"}, 'or a weekday such as "second tue"'),
+        (MONTHLY, {"hour": 8, "day": 4.0}, "day is 4.0"),
+        (MONTHLY, {"hour": 8, "day": True}, "day is True"),
+        (INTERVAL, {"interval": 0.5}, "interval is 0.5: a second is the shortest"),
+        (INTERVAL, {"interval": -5}, "interval is -5: a second is the shortest"),
+        (INTERVAL, {"interval": 1.5}, "below a minute an interval is whole seconds"),
+        (INTERVAL, {"interval": 90}, "interval is 90: above a minute an interval is whole minutes"),
+        (INTERVAL, {"interval": timedelta(days=367)}, "366 days are the longest"),
+        (INTERVAL, {"interval": 1e300}, "366 days are the longest"),
         (CRON, {}, "cron_expression is missing"),
     ],
 )  # fmt: skip
