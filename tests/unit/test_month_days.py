@@ -39,8 +39,8 @@ def test_full_names_and_capitals_are_read(ordinal: str, name: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        0, 32, -1, 1.5, "", "15", "first", "mon", "1st mon", "sixth mon", "first mo", "first tues", "first mon tue",
-        "mon first", "last day", "lastfri", "mon#2",
+        0, 32, -1, 1.5, "", "15", "first", "mon", "1st mon", "sixth mon", "first mo", "first tues",
+        "first mon tue", "mon first", "last day", "lastfri", "mon#2",
     ],
 )  # fmt: skip
 def test_what_is_no_day_is_refused_with_how_one_is_written(value: float | str) -> None:
