@@ -19,6 +19,7 @@ from reconciler.database import executions
 from reconciler.database.endings import Ending, make_ending
 from reconciler.database.queries import load_queries
 from reconciler.database.sessions import Call, Pause, read_state
+from reconciler.runtime.carrying import carry_out, carry_out_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
@@ -247,18 +248,7 @@ def _forget(conn: BaseConnection[Any], run: Run) -> None:
 
 
 def _carry_out(conn: Connection[Any], steps: Generator[Step, Any, _Result]) -> _Result:
-    try:
-        step = next(steps)
-        while True:
-            try:
-                answer = _do(conn, step)
-            except BaseException as error:  # noqa: BLE001 - who planned the steps decides what follows
-                step = steps.throw(error)
-            else:
-                step = steps.send(answer)
-    except StopIteration as stop:
-        result: _Result = stop.value
-        return result
+    return carry_out(steps, lambda step: _do(conn, step))
 
 
 def _do(conn: Connection[Any], step: Step) -> Any:
@@ -283,18 +273,7 @@ def _do(conn: Connection[Any], step: Step) -> Any:
 
 
 async def _carry_out_async(conn: AsyncConnection[Any], steps: Generator[Step, Any, _Result]) -> _Result:
-    try:
-        step = next(steps)
-        while True:
-            try:
-                answer = await _do_async(conn, step)
-            except BaseException as error:  # noqa: BLE001 - the same
-                step = steps.throw(error)
-            else:
-                step = steps.send(answer)
-    except StopIteration as stop:
-        result: _Result = stop.value
-        return result
+    return await carry_out_async(steps, lambda step: _do_async(conn, step))
 
 
 async def _do_async(conn: AsyncConnection[Any], step: Step) -> Any:

@@ -11,6 +11,7 @@ sent leaves it as it was.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from psycopg import AsyncCursor, Cursor
@@ -19,6 +20,7 @@ from psycopg.rows import dict_row
 from reconciler.core.queued_jobs import NewJob
 from reconciler.database import jobs as steps
 from reconciler.database.queries import load_queries
+from reconciler.runtime.carrying import carry_out, carry_out_async
 
 from .callers import find_connection, find_connection_async
 
@@ -320,19 +322,9 @@ async def retry_jobs_async(
 
 
 def _carry_out(conn: AnyConnection, work: Generator[Step, Any, _Result]) -> _Result:
-    try:
-        step = next(work)  # what is wrong with the arguments is told before the connection is touched
-        found = find_connection(conn)
-        while True:
-            try:
-                answer = _do(found, step)
-            except Exception as error:  # noqa: BLE001 - who planned the steps decides what follows
-                step = work.throw(error)
-            else:
-                step = work.send(answer)
-    except StopIteration as stop:
-        result: _Result = stop.value
-        return result
+    # What is wrong with the arguments is told before the first step, so before the connection is touched.
+    found = cache(lambda: find_connection(conn))
+    return carry_out(work, lambda step: _do(found(), step))
 
 
 def _do(conn: Connection[Any], step: Step) -> Any:
@@ -343,19 +335,14 @@ def _do(conn: Connection[Any], step: Step) -> Any:
 
 
 async def _carry_out_async(conn: AnyAsyncConnection, work: Generator[Step, Any, _Result]) -> _Result:
-    try:
-        step = next(work)
-        found = await find_connection_async(conn)
-        while True:
-            try:
-                answer = await _do_async(found, step)
-            except Exception as error:  # noqa: BLE001 - the same
-                step = work.throw(error)
-            else:
-                step = work.send(answer)
-    except StopIteration as stop:
-        result: _Result = stop.value
-        return result
+    found: AsyncConnection[Any] | None = None
+
+    async def do(step: Step) -> Any:
+        nonlocal found
+        found = found or await find_connection_async(conn)
+        return await _do_async(found, step)
+
+    return await carry_out_async(work, do)
 
 
 async def _do_async(conn: AsyncConnection[Any], step: Step) -> Any:
