@@ -97,13 +97,14 @@ def _canonical_window(window: dict[str, Any], number: int) -> dict[str, Any]:
 def _check_dates(first: date, last: date, days: list[str], number: int) -> None:
     if last < first:
         raise UnreadableError(
-            f"last is {last}, which is before first, {first}: it begins on first, on last and between",
+            f"last is {last}, which is before first, {first}: exchange them, or write a later last",
             (number, "last"),
         )
     dates = (first + timedelta(days=later) for later in range(min((last - first).days + 1, 7)))
     if not any(DAYS[day.isoweekday() % 7] in days for day in dates):
         raise UnreadableError(
-            f"there is no {' or '.join(days)} from {first} to {last}: this window never begins",
+            f"there is no {' or '.join(days)} from {first} to {last}, so this window never begins: "
+            "leave on out, or the window",
             (number, "on"),
         )
 
@@ -148,5 +149,5 @@ def _read_date(text: str, path: tuple[int, str]) -> date:
         try:
             return date.fromisoformat(text)
         except ValueError as error:
-            fault = str(error)
+            fault = f"{error}; write one that exists"
     raise UnreadableError(f"{text!r} is no date: {fault}", path)

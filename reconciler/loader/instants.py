@@ -59,7 +59,7 @@ def read_moment(text: str, zone: tzinfo | None, *, takes_date: bool = False) -> 
         moment = datetime.fromisoformat(f"{day}T{clock or '00:00'}{second}.{fraction:0<6}{offset}")
         return moment.astimezone(UTC) if zone is None or offset else find_instant(moment, zone)
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"{text!r} is no moment: {error}") from error
+        raise ValueError(f"{text!r} is no moment: {error}; write one that exists") from error
 
 
 def find_instant(wall: datetime, zone: tzinfo) -> datetime:

@@ -156,7 +156,7 @@ def find_zone_fault(name: str) -> str:
         is_known = name not in _NOWHERE and not name.startswith(("posix/", "right/"))
     if is_known:
         return ""
-    nearest = find_nearest(name, available_timezones() - _NOWHERE)
+    nearest = find_nearest(name, available_timezones() - _NOWHERE - _WITHOUT_SUMMER_TIME.keys())
     remedy = f"did you mean {nearest!r}?" if nearest else "write one such as Europe/Oslo, or UTC"
     return f"there is no time zone {name!r}; {remedy}"
 
