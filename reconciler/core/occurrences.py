@@ -162,13 +162,15 @@ def _list_wanted(timing: Timing, clock: Clock, low: int) -> Iterator[int]:
 def _limit(timing: Timing, clock: Clock, low: int) -> Iterator[int]:
     """Leave out what window and blackouts leave out."""
     end = timing.end_at
+    patience = low + _YEARS
     while True:
         for run in _list_wanted(timing, clock, low):
-            if end is not None and to_instant(run) >= end:
+            if run > patience or (end is not None and to_instant(run) >= end):
                 return
             ahead = clock.offset_at(run)
             open_at = find_blackout_end(to_instant(run + ahead).replace(tzinfo=None), timing.blackout)
             if open_at is None:
+                patience = run + _YEARS
                 yield run
             elif open_at == NEVER:
                 return
