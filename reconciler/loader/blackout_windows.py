@@ -1,4 +1,4 @@
-"""Read the windows of `blackout`: give them one canonical form, make them typed, and refuse odd ones."""
+"""Read the windows of `blackout`: give them one canonical form, and refuse odd ones."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from reconciler.core.canonical import render_canonical
-from reconciler.core.specs import Blackout
-from reconciler.loader.canonical_values import DAYS, OMIT, UnreadableError
+from reconciler.core.declared_times import DAYS, make_blackouts
+from reconciler.loader.canonical_values import OMIT, UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from reconciler.core.specs import Blackout
 
 _CLOCK: Final = re.compile(r"([01]?[0-9]|2[0-4]):([0-5][0-9])", re.ASCII)
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
@@ -46,33 +48,7 @@ def canonical_windows(windows: Sequence[dict[str, Any]]) -> Any:
     return ordered or OMIT
 
 
-def make_blackouts(windows: Iterable[dict[str, Any]]) -> tuple[Blackout, ...]:
-    """Make typed windows.
-
-    Args:
-        windows: In canonical form.
-
-    Returns:
-        The same windows in the same order.
-    """
-    return tuple(
-        Blackout(
-            first=date.fromisoformat(window["first"]) if "first" in window else None,
-            last=date.fromisoformat(window["last"]) if "last" in window else None,
-            days=tuple(DAYS.index(day) for day in window.get("on", ())),
-            start=_read_minutes(window.get("from", "00:00")),
-            end=_read_minutes(window.get("to", "24:00")),
-        )
-        for window in windows
-    )
-
-
 def _canonical_window(window: dict[str, Any], number: int) -> dict[str, Any]:
-    if not window:
-        raise UnreadableError("this window is empty: say when, by from and to, on, first or last", (number,))
-    for key, other in (("from", "to"), ("to", "from")):
-        if key in window and other not in window:
-            raise UnreadableError(f"{key} needs {other}: write both, or none for whole days", (number, key))
     result: dict[str, Any] = {}
     if "from" in window:
         start, end = (_read_clock(window[key], (number, key)) for key in ("from", "to"))
@@ -132,11 +108,6 @@ def _read_clock(text: str, path: tuple[int, str]) -> int:
     if minutes > (_DAY if path[1] == "to" else _DAY - 1):
         raise UnreadableError(f"{text!r} is no time of day: write hours and minutes, such as 02:30", path)
     return minutes
-
-
-def _read_minutes(text: str) -> int:
-    hours, minutes = text.split(":")
-    return int(hours) * 60 + int(minutes)
 
 
 def _render_minutes(minutes: int) -> str:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from reconciler.core.canonical import render_canonical
+from reconciler.core.declared_times import make_blackouts, make_trigger, read_instant
 from reconciler.core.durations import parse_duration
 from reconciler.core.names import find_nearest
 from reconciler.core.run_calls import find_contradictions, read_query
@@ -26,15 +27,12 @@ from reconciler.core.specs import (
     needs_runtime,
 )
 from reconciler.core.triggers import compile_every
-from reconciler.loader.blackout_windows import make_blackouts
 from reconciler.loader.canonical_values import OMIT, RULES, UnreadableError
-from reconciler.loader.instants import read_moment
 from reconciler.loader.job_times import (
     find_idle_zone,
     find_time_conflicts,
     find_zone_fault,
     make_time_rules,
-    make_trigger,
 )
 from reconciler.loader.schema_words import BODIES, TRIGGERS, describe_choice
 from reconciler.loader.sql_texts import find_sql_fault
@@ -229,8 +227,8 @@ class SpecBuilder:
             trigger=trigger,
             body=body,
             timezone=timezone,
-            start_at=read_moment(document["start_at"], None) if "start_at" in document else None,
-            end_at=read_moment(document["end_at"], None) if "end_at" in document else None,
+            start_at=read_instant(document["start_at"]) if "start_at" in document else None,
+            end_at=read_instant(document["end_at"]) if "end_at" in document else None,
             blackout=make_blackouts(document.get("blackout", ())),
             spread=parse_duration(document["spread"]) if "spread" in document else _NO_SPREAD,
             ambiguous=value.get("ambiguous", ""),
@@ -276,7 +274,7 @@ class SpecBuilder:
         """Refuse an end that is not after the start where one layer wrote both; else the nearer one wins."""
         if not {"start_at", "end_at"} <= document.keys():
             return
-        start, end = (read_moment(document[key], None) for key in ("start_at", "end_at"))
+        start, end = (read_instant(document[key]) for key in ("start_at", "end_at"))
         if start < end:
             return
         ranks = declaration.rank_of("start_at"), declaration.rank_of("end_at")

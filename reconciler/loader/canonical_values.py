@@ -11,14 +11,12 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from reconciler.core.declared_times import DAYS
 from reconciler.core.durations import find_interval_fault, parse_duration, parse_rate, render_duration
-from reconciler.core.month_days import DAY_NAMES, read_month_day, render_month_day
+from reconciler.core.month_days import read_month_day, render_month_day
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-DAYS: Final = tuple(name[:3] for name in DAY_NAMES)
-"""Days of the week, in the order of pg_cron's numbers."""
 
 OMIT: Final = object()
 """Stands for a key that the document leaves out."""

@@ -7,11 +7,8 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from reconciler.core.cron_fields import INTERVAL, START_WORDS
 from reconciler.core.durations import parse_duration
-from reconciler.core.month_days import read_month_day
 from reconciler.core.names import find_nearest
-from reconciler.core.specs import Daily, Every, Monthly, Once, Schedule, Succeeded, Trigger, Weekly
 from reconciler.loader.blackout_windows import canonical_windows
-from reconciler.loader.canonical_values import DAYS
 from reconciler.loader.instants import is_local, read_moment, render_instant
 
 if TYPE_CHECKING:
@@ -105,32 +102,6 @@ def make_time_rules(zone: str) -> dict[str, Callable[[Any], Any]]:
         return render_instant(read_moment(text, place, takes_date=True))
 
     return {"once": read, "start_at": read_limit, "end_at": read_limit, "blackout": canonical_windows}
-
-
-def make_trigger(key: str, value: Any) -> Trigger:
-    """Make a trigger.
-
-    Args:
-        key: Of the trigger.
-        value: In canonical form.
-
-    Returns:
-        The trigger.
-    """
-    if key == "schedule":
-        return Schedule(text=value)
-    if key == "every":
-        return Every(interval=parse_duration(value))
-    if key == "once":
-        return Once(at=read_moment(value, None))
-    if key == "after":
-        return Succeeded()
-    hour, minute = map(int, (value if key == "daily" else value["at"]).split(":"))
-    if key == "daily":
-        return Daily(hour=hour, minute=minute)
-    if key == "weekly":
-        return Weekly(days=tuple(DAYS.index(day) for day in value["on"]), hour=hour, minute=minute)
-    return Monthly(day=read_month_day(value["day"]), hour=hour, minute=minute)
 
 
 def find_zone_fault(name: str) -> str:

@@ -323,6 +323,38 @@ def test_an_override_that_contradicts_is_a_problem() -> None:
         assert f"{key} does not go with every" in _try(job, override={key: value})[1][0]
 
 
+@pytest.mark.parametrize("trigger", [{"every": "5m"}, {"schedule": "30 seconds"}, {"after": ["b"]}])
+def test_a_blackout_needs_a_zone_whatever_the_trigger(trigger: dict[str, Any]) -> None:
+    """Its windows are local times."""
+    job = trigger | {"timezone": "Europe/Oslo", "blackout": [{"on": ["sat"]}]}
+    assert _keys(_build(job)) == job
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        {"every": "${", "spread": "15m"},
+        {"daily": "${"},
+        {"once": "${"},
+        {"monthly": {"day": "${", "at": "01:00"}},
+        {"daily": "01:00", "start_at": "${"},
+        {"daily": "01:00", "end_at": "2026-12-01T25:00Z"},
+        {"daily": "01:00", "end_at": "9999-12-31T23:00-11:00"},
+        {"daily": "01:00", "timezone": "Asia/Kathmandu", "start_at": "0001-01-01"},
+        {"daily": "01:00", "spread": "${"},
+        {"daily": "01:00", "blackout": [{"from": "${", "to": "01:00"}]},
+        {"daily": "01:00", "blackout": [{"from": "01:00", "to": "${"}]},
+        {"daily": "01:00", "blackout": [{"first": "${"}]},
+    ],
+)
+def test_what_is_left_of_a_variable_is_read_strictly(job: dict[str, Any]) -> None:
+    """The schema lets `${` pass for editors, and cannot know which dates exist."""
+    spec, problems = _try(job)
+    assert spec is None
+    assert len(problems) == 1
+    assert "is no " in problems[0]
+
+
 def test_a_local_time_of_the_defaults_is_in_the_zone_of_each_job() -> None:
     """It is another instant in each."""
     defaults = {"start_at": "2026-12-01"}
