@@ -172,6 +172,19 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A run that goes on.
+
+    Attributes:
+        run_id: Of the log.
+        run_at: When it began, aware.
+    """
+
+    run_id: int
+    run_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedState:
     """What a target holds, read in one snapshot.
 
@@ -183,6 +196,10 @@ class ObservedState:
         settled: Names of one-time jobs that run or have run: nothing touches them any more.
         pauses: Of managed jobs, by name.
         secrets: Names of those that requests from the database can use; None where the role cannot see them.
+        running: Runs that go on, by job; the oldest of very many, and none where the role cannot see the log.
+        now: By the database's clock, aware; None where it was not asked.
+        clocks: Zones by name, with the instants from which on their clocks are so many seconds ahead of
+            UTC; the first is where that begins. Without the zones that the server does not know.
     """
 
     facts: Facts
@@ -192,3 +209,6 @@ class ObservedState:
     settled: frozenset[str] = frozenset()
     pauses: Mapping[str, Pause] = field(default_factory=dict)
     secrets: frozenset[str] | None = None
+    running: Mapping[str, tuple[Running, ...]] = field(default_factory=dict)
+    now: datetime | None = None
+    clocks: Mapping[str, tuple[tuple[datetime, int], ...]] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from reconciler.core.plan import Fingerprints, Plan, find_refusal, make_fingerpr
 from reconciler.core.preflight import find_dangers
 from reconciler.core.runtime_jobs import find_neighbours
 from reconciler.core.secret_needs import find_missing_secrets
+from reconciler.core.specs import JobSpec
 from reconciler.core.steps import Steps, make_steps
 from reconciler.errors import DatabaseError, RefusedError, RightsError, StalePlanError
 
@@ -88,7 +89,7 @@ def plan_target(conn: psycopg.Connection, request: Request) -> Planned:
         RightsError: The role may not read what a plan needs.
     """
     with paused_collector():
-        return _plan(observe(conn), request)
+        return _plan(observe(conn, _list_zones(request)), request)
 
 
 def apply_target(
@@ -122,11 +123,12 @@ def apply_target(
     with paused_collector(), conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         take_apply_lock(conn)
-        observation = observe_within(conn)
+        zones = _list_zones(request)
+        observation = observe_within(conn, zones)
         require_pg_cron(observation.state.facts)
         ran = apply_migrations(conn, observation.state.facts)
         if ran:
-            observation = observe_within(conn)
+            observation = observe_within(conn, zones)
         known = shown if shown is not None and _is_same_server(shown, observation) else None
         planned = _plan(observation, request, known=known)
         if expected is not None and planned.fingerprints() != expected:
@@ -195,11 +197,17 @@ def _plan(observation: Observation, request: Request, *, known: Planned | None =
 
 def _is_same_server(shown: Planned, observation: Observation) -> bool:
     """Tell whether everything about the server is the same that a desired state is made of."""
-    one, other = shown.observed.facts, observation.state.facts
+    one, other = shown.observed, observation.state
     owner = shown.desired.owner
-    return one.same_server(other) and find_neighbours(shown.observed.definitions, owner) == find_neighbours(
-        observation.state.definitions, owner
+    return (
+        one.facts.same_server(other.facts)
+        and one.clocks == other.clocks
+        and find_neighbours(one.definitions, owner) == find_neighbours(other.definitions, owner)
     )
+
+
+def _list_zones(request: Request) -> frozenset[str]:
+    return frozenset(spec.timezone for spec in request.specs if isinstance(spec, JobSpec) and spec.timezone)
 
 
 def _check(planned: Planned, request: Request, allow_deletes: int | None) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
-AFTER_MIGRATIONS = ("put_zone", "put_job_states")
+AFTER_MIGRATIONS = ("put_zone", "put_all_timings", "put_job_states")
 """Queries of `apply.sql` that complete what a migration made of an earlier release's rows."""
 
 

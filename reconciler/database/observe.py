@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg.rows import dict_row
 
 from reconciler.core.facts import Facts, Rights
 from reconciler.core.preflight import Danger
-from reconciler.core.state import Definition, Entry, ObservedState, Pause, RowDrift
+from reconciler.core.state import Definition, Entry, ObservedState, Pause, RowDrift, Running
 from reconciler.errors import PgCronMissingError, RightsError
 
 from .queries import load_queries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
+    from datetime import datetime
 
     import psycopg
 
@@ -33,11 +35,12 @@ class Observation:
     dangers: tuple[Danger, ...]
 
 
-def observe(conn: psycopg.Connection) -> Observation:
+def observe(conn: psycopg.Connection, zones: Collection[str] = ()) -> Observation:
     """Observe a target in one read-only snapshot.
 
     Args:
         conn: In autocommit mode, outside of a transaction.
+        zones: Whose clocks are wanted; those of pg_cron's zone always are.
 
     Returns:
         Everything that a plan is made of.
@@ -47,7 +50,7 @@ def observe(conn: psycopg.Connection) -> Observation:
     """
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        return observe_within(conn)
+        return observe_within(conn, zones)
 
 
 def observe_facts(conn: psycopg.Connection) -> Facts:
@@ -67,11 +70,12 @@ def observe_facts(conn: psycopg.Connection) -> Facts:
     return _make_facts(row)
 
 
-def observe_within(conn: psycopg.Connection) -> Observation:
+def observe_within(conn: psycopg.Connection, zones: Collection[str] = ()) -> Observation:
     """Observe a target inside the caller's transaction, so that its own changes are seen.
 
     Args:
         conn: In a repeatable-read transaction.
+        zones: Whose clocks are wanted; those of pg_cron's zone always are.
 
     Returns:
         Everything that a plan is made of.
@@ -83,7 +87,7 @@ def observe_within(conn: psycopg.Connection) -> Observation:
     row = _fetch_facts(conn)
     facts = _make_facts(row)
     _require_readable(row)
-    names: list[str] = []
+    names = ["ask_zones", "probe_zones", "observe_clocks"]
     if row["has_definitions"]:
         names += [
             "observe_migrations",
@@ -93,11 +97,18 @@ def observe_within(conn: psycopg.Connection) -> Observation:
         ]
     if row["has_policies"]:  # not yet after an apply of an earlier release
         names += ["observe_drifted_policies", "observe_pauses"]
+    if row["has_timings"]:
+        names.append("observe_drifted_timings")
+    if row["sees_runs"]:
+        names.append("observe_running")
     if row["sees_secrets"]:
         names.append("observe_secrets")
     if facts.extension and facts.rights.use_cron:
         names += ["observe_entries", "observe_dangers"]
-    arguments = {"observe_drifted_policies": {"zone": facts.known_timezone}}
+    arguments: dict[str, dict[str, Any]] = {
+        "observe_drifted_policies": {"zone": facts.known_timezone},
+        "ask_zones": {"zones": sorted({facts.timezone, *zones} - {""})},
+    }
     results = _fetch_all(conn, [(name, queries[name], arguments.get(name)) for name in names])
     facts = replace(facts, migrations=dict(results.get("observe_migrations", ())))
     state = ObservedState(
@@ -105,7 +116,9 @@ def observe_within(conn: psycopg.Connection) -> Observation:
         definitions={row[0]: _make_definition(row) for row in results.get("observe_definitions", ())},
         entries={row[0]: _make_entry(row) for row in results.get("observe_entries", ())},
         drifted_rows=_make_drifts(
-            [*results.get("observe_drifted_rows", ()), *results.get("observe_drifted_policies", ())]
+            row
+            for name in ("observe_drifted_rows", "observe_drifted_policies", "observe_drifted_timings")
+            for row in results.get(name, ())
         ),
         pauses={
             name: Pause(until=until, reason=reason, paused_by=paused_by)
@@ -113,6 +126,9 @@ def observe_within(conn: psycopg.Connection) -> Observation:
         },
         secrets=_make_secrets(row, results),
         settled=frozenset(name for (name,) in results.get("observe_settled_jobs", ())),
+        running=_make_running(results.get("observe_running", ())),
+        now=row["now"],
+        clocks=_make_clocks(results["observe_clocks"]),
     )
     dangers = tuple(
         Danger(code=code, jobid=jobid, name=name, detail=detail)
@@ -169,9 +185,10 @@ def _fetch_all(
     conn: psycopg.Connection, queries: list[tuple[str, LiteralString, dict[str, Any] | None]]
 ) -> dict[str, list[tuple[Any, ...]]]:
     """Send all queries in one round trip."""
-    with conn.pipeline():
+    with conn.pipeline() as pipeline:
         cursors = [(name, conn.execute(query, arguments, binary=True)) for name, query, arguments in queries]
-        return {name: cursor.fetchall() for name, cursor in cursors}
+        pipeline.sync()
+        return {name: cursor.fetchall() if cursor.description else [] for name, cursor in cursors}
 
 
 def _make_secrets(row: dict[str, Any], results: dict[str, list[tuple[Any, ...]]]) -> frozenset[str] | None:
@@ -261,8 +278,29 @@ def _make_entry(row: tuple[Any, ...]) -> Entry:
 
 
 def _make_drifts(rows: Iterable[tuple[Any, ...]]) -> dict[str, RowDrift]:
-    drifts = {}
+    """Put together what is wrong with the rows of each resource; one may have several."""
+    drifts: dict[str, RowDrift] = {}
     for name, observed, applied in rows:
-        declared = None if observed is None else {key: observed[key] for key in applied}
-        drifts[name] = RowDrift(name=name, observed=declared, applied=applied)
+        # A row that nobody declared is to be nothing.
+        wanted = dict.fromkeys(observed) if applied is None else applied
+        found = None if observed is None else {key: observed[key] for key in wanted}
+        other = drifts.get(name)
+        if other is not None:
+            wanted = {**other.applied, **wanted}
+            found = {**(other.observed or {}), **(found or {})}
+        drifts[name] = RowDrift(name=name, observed=found, applied=wanted)
     return drifts
+
+
+def _make_running(rows: Iterable[tuple[Any, ...]]) -> dict[str, tuple[Running, ...]]:
+    running: dict[str, tuple[Running, ...]] = {}
+    for name, run_id, run_at in rows:
+        running[name] = (*running.get(name, ()), Running(run_id=run_id, run_at=run_at))
+    return running
+
+
+def _make_clocks(rows: Iterable[tuple[str, datetime, int]]) -> Mapping[str, tuple[tuple[datetime, int], ...]]:
+    clocks: dict[str, list[tuple[datetime, int]]] = {}
+    for zone, since, ahead in rows:
+        clocks.setdefault(zone, []).append((since.astimezone(UTC), ahead))
+    return {zone: tuple(changes) for zone, changes in clocks.items()}

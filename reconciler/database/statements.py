@@ -171,6 +171,7 @@ def list_definition_statements(owner: str, steps: Steps) -> Iterator[Statement]:
         ("put_workers", [change.name for change in put if change.kind == "worker"]),
         ("put_once_jobs", [change.name for change in put if change.once]),
         ("put_policies", [change.name for change in put if change.kind in {"job", "worker"}]),
+        ("put_timings", [change.name for change in put if change.kind == "job"]),
     ):
         if names:
             yield query, {"names": names}

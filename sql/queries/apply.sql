@@ -127,6 +127,9 @@ WITH queues AS (
 ), workers AS (
     DELETE FROM reconciler.workers
      WHERE name = ANY (%(names)b::text[]) AND name NOT IN (SELECT name FROM reconciler.declared_workers)
+), timings AS (
+    DELETE FROM reconciler.timings
+     WHERE name = ANY (%(names)b::text[]) AND name NOT IN (SELECT name FROM reconciler.declared_timings)
 ), policies AS (
     DELETE FROM reconciler.policies p
      WHERE p.name = ANY (%(names)b::text[])
@@ -200,27 +203,55 @@ SELECT n.*, coalesce(%(zone)s::text, old.zone, (SELECT max(zone) FROM reconciler
        after = excluded.after, zone = excluded.zone, digest = excluded.digest
  WHERE p.digest <> excluded.digest OR p.zone <> excluded.zone;
 
+-- name: put_timings
+-- After the policies: the zone may decide whether there is anything to say.
+WITH gone AS (
+    DELETE FROM reconciler.timings
+     WHERE name = ANY (%(names)b::text[]) AND name NOT IN (SELECT name FROM reconciler.declared_timings)
+)
+INSERT INTO reconciler.timings AS t
+SELECT * FROM reconciler.declared_timings WHERE name = ANY (%(names)b::text[])
+    ON CONFLICT (name) DO UPDATE
+   SET schedule = excluded.schedule, every = excluded.every, anchor = excluded.anchor, zone = excluded.zone,
+       ambiguous = excluded.ambiguous, nonexistent = excluded.nonexistent, shift = excluded.shift,
+       start_at = excluded.start_at, end_at = excluded.end_at, blackout = excluded.blackout
+ WHERE t IS DISTINCT FROM excluded;
+
 -- name: put_zone
 -- After a migration: what an earlier release left says nothing of the zone.
 UPDATE reconciler.policies SET zone = %(zone)s::text WHERE zone <> %(zone)s::text;
 
+-- name: put_all_timings
+-- The zone that was just written decides which jobs have one.
+WITH gone AS (
+    DELETE FROM reconciler.timings WHERE name NOT IN (SELECT name FROM reconciler.declared_timings)
+)
+INSERT INTO reconciler.timings SELECT * FROM reconciler.declared_timings ON CONFLICT (name) DO NOTHING;
+
 -- name: put_job_states
--- The next fire is computed anew only where zone or schedule changed: a run that is just being missed is not
+-- The next fire is computed anew only where zone, schedule or timing changed: a run that is just being missed is not
 -- forgotten because its body was edited. Many jobs share few schedules. pg_cron sees a change a moment after the
--- commit, which is long after now() where an apply is slow: what would be due before that is not to be expected.
+-- commit, which is long after now() where an apply is slow: what would be due before that is not to be expected, nor
+-- is it begun by an entry that comes later (fired_at).
 WITH jobs AS MATERIALIZED (
-    SELECT p.name, d.schedule, p.zone, CASE WHEN d.active THEN p.zone || ' ' || d.schedule END AS basis
+    SELECT p.name, d.schedule, p.zone, t AS timing, now.basis
       FROM reconciler.policies p
       JOIN reconciler.definitions d ON d.name = p.name
+      LEFT JOIN reconciler.timings t ON t.name = p.name
+     CROSS JOIN LATERAL (
+           SELECT CASE WHEN d.active THEN p.zone || ' ' || d.schedule ||
+                       CASE WHEN t.name IS NULL THEN '' ELSE ' ' || reconciler.digest_timing(t) END END AS basis) AS now
       LEFT JOIN reconciler.job_states s ON s.name = p.name
-     WHERE s.name IS NULL OR s.basis IS DISTINCT FROM CASE WHEN d.active THEN p.zone || ' ' || d.schedule END
+     WHERE s.name IS NULL OR s.basis IS DISTINCT FROM now.basis
 ), fires AS MATERIALIZED (
-    SELECT basis, reconciler.next_fire(schedule, clock_timestamp() + interval '5 seconds', zone) AS at
-      FROM (SELECT DISTINCT basis, schedule, zone FROM jobs WHERE basis IS NOT NULL) AS different
+    SELECT basis, reconciler.find_due(timing, schedule, clock_timestamp() + interval '5 seconds', zone) AS at
+      FROM (SELECT DISTINCT ON (basis) basis, timing, schedule, zone FROM jobs WHERE basis IS NOT NULL) AS different
 )
-INSERT INTO reconciler.job_states AS s (name, basis, next_due_at)
-SELECT jobs.name, jobs.basis, fires.at FROM jobs LEFT JOIN fires ON fires.basis = jobs.basis
-    ON CONFLICT (name) DO UPDATE SET basis = excluded.basis, next_due_at = excluded.next_due_at;
+INSERT INTO reconciler.job_states AS s (name, basis, next_due_at, fired_at)
+SELECT jobs.name, jobs.basis, fires.at, CASE WHEN (jobs.timing).name IS NOT NULL THEN clock_timestamp() END
+  FROM jobs LEFT JOIN fires ON fires.basis = jobs.basis
+    ON CONFLICT (name) DO UPDATE
+   SET basis = excluded.basis, next_due_at = excluded.next_due_at, fired_at = coalesce(excluded.fired_at, s.fired_at);
 
 -- name: remind_launcher
 -- One entry that this role may alter, unchanged; the write alone makes pg_cron look.

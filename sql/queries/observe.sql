@@ -9,15 +9,17 @@ WITH cron AS (
     SELECT n.oid AS schema,
            max(c.oid::bigint) FILTER (WHERE c.relname = 'definitions')::oid AS definitions,
            coalesce(bool_or(c.relname = 'policies'), false) AS has_policies,
+           coalesce(bool_or(c.relname = 'timings'), false) AS has_timings,
+           max(c.oid::bigint) FILTER (WHERE c.relname = 'cron_execution_log')::oid AS log,
            max(c.oid::bigint) FILTER (WHERE c.relname = 'secrets')::oid AS secrets,
            -- What a plan reads, and what an apply writes.
            coalesce(bool_and(has_table_privilege(c.oid, 'SELECT'))
                     FILTER (WHERE c.relname IN ('migrations', 'definitions', 'queues', 'workers', 'jobs', 'policies',
-                                                'pauses')), false) AS readable,
+                                                'timings', 'pauses')), false) AS readable,
            coalesce(bool_and(has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE')
                              AND has_table_privilege(c.oid, 'DELETE'))
                     FILTER (WHERE c.relname IN ('definitions', 'queues', 'workers', 'jobs', 'policies',
-                                                'dependencies', 'job_states', 'starts', 'pauses')), false) AS writable
+                                                'timings', 'dependencies', 'job_states', 'starts', 'pauses')), false) AS writable
       FROM pg_namespace n
       LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind = 'r'
      WHERE n.nspname = 'reconciler'
@@ -69,6 +71,9 @@ SELECT current_setting('server_version_num')::integer                           
        ours.definitions IS NOT NULL AND ours.writable                                   AS write_definitions,
        ours.definitions IS NOT NULL                                                     AS has_definitions,
        coalesce(ours.has_policies, false)                                               AS has_policies,
+       coalesce(ours.has_timings, false)                                                AS has_timings,
+       ours.log IS NOT NULL AND has_table_privilege(ours.log, 'SELECT')                 AS sees_runs,
+       now()                                                                            AS now,
        ours.secrets IS NOT NULL AND has_table_privilege(ours.secrets, 'SELECT')
            AND NOT row_security_active(ours.secrets)                                    AS sees_secrets,
        coalesce(ours.readable, false)
@@ -120,6 +125,78 @@ WITH doubtful AS MATERIALIZED (
       FROM doubtful o JOIN reconciler.declared_policies n ON n.name = o.name
 )
 SELECT name, observed, applied FROM compared WHERE observed IS DISTINCT FROM applied;
+
+-- name: observe_drifted_timings
+-- Few jobs have a row. What is in none of the two is null: a row that is gone, or that nobody declared.
+SELECT name, to_jsonb(t) - 'zone' || jsonb_build_object('timezone', t.zone),
+       to_jsonb(n) - 'zone' || jsonb_build_object('timezone', n.zone)
+  FROM reconciler.timings t FULL JOIN reconciler.declared_timings n USING (name)
+ WHERE to_jsonb(t) IS DISTINCT FROM to_jsonb(n);
+
+-- name: observe_running
+-- What waits for a worker may be many: the oldest are enough to know of it.
+SELECT job_name, id, run_at FROM reconciler.cron_execution_log WHERE status = 'running' ORDER BY id LIMIT 1000;
+
+-- name: ask_zones
+-- Nobody knows how many rows a recursion makes; compiling for the many that are expected takes far longer than it.
+SELECT set_config('reconciler.zones', to_json(%(zones)s::text[])::text, true), set_config('jit', 'off', true);
+
+-- name: probe_zones
+-- Which of them the server knows, and by which name AT TIME ZONE does: it takes some for abbreviations, which have no
+-- summer time. pg_timezone_names would read all the zones there are from the disk; a block returns nothing itself.
+DO $$
+DECLARE
+    asked text;
+    place text;
+    known jsonb := '{}';
+    probe timestamp;
+BEGIN
+    FOR asked IN SELECT DISTINCT zone FROM json_array_elements_text(current_setting('reconciler.zones')::json) AS zone
+    LOOP
+        place := CASE upper(asked)
+            WHEN 'CET' THEN 'Europe/Brussels' WHEN 'MET' THEN 'Europe/Brussels' WHEN 'EET' THEN 'Europe/Athens'
+            WHEN 'WET' THEN 'Europe/Lisbon' WHEN 'EST' THEN 'America/Panama' WHEN 'MST' THEN 'America/Phoenix'
+            WHEN 'HST' THEN 'Pacific/Honolulu' ELSE asked END;
+        BEGIN
+            probe := now() AT TIME ZONE place;
+            known := known || jsonb_build_object(asked, place);
+        EXCEPTION WHEN invalid_parameter_value THEN
+            NULL;
+        END;
+    END LOOP;
+    PERFORM set_config('reconciler.zones', known::text, true);
+END
+$$;
+
+-- name: observe_clocks
+-- From when on the clocks of each zone are how many seconds ahead of UTC. Days are compared that lie five apart, and
+-- where the offset differs the first minute is looked for that has the new one, by halves.
+WITH RECURSIVE zones AS MATERIALIZED (
+    SELECT key AS zone, value AS place FROM jsonb_each_text(current_setting('reconciler.zones')::jsonb)
+), bounds AS (
+    SELECT make_timestamp(year - 1, 1, 1, 0, 0, 0) AS low, make_timestamp(year + 11, 1, 1, 0, 0, 0) AS high
+      FROM (SELECT date_part('year', now() AT TIME ZONE 'UTC')::integer AS year) AS this
+), samples AS (
+    SELECT zone, place, at, (at AT TIME ZONE 'UTC' AT TIME ZONE place) - at AS ahead,
+           lag(at) OVER of_zone AS early,
+           lag((at AT TIME ZONE 'UTC' AT TIME ZONE place) - at) OVER of_zone AS before
+      FROM zones CROSS JOIN bounds CROSS JOIN LATERAL generate_series(low, high, interval '5 days') AS at
+    WINDOW of_zone AS (PARTITION BY zone ORDER BY at)
+), halves AS (
+    SELECT zone, place, early, at AS late, before, ahead FROM samples WHERE before <> ahead
+    UNION ALL
+    SELECT zone, place, CASE WHEN is_late THEN early ELSE middle END, CASE WHEN is_late THEN middle ELSE late END,
+           before, ahead
+      FROM (SELECT h.*, m.middle, (m.middle AT TIME ZONE 'UTC' AT TIME ZONE place) - m.middle <> before AS is_late
+              FROM halves h
+             CROSS JOIN LATERAL (SELECT date_trunc('minute', early + (late - early) / 2) AS middle) AS m
+             WHERE m.middle > h.early) AS split
+)
+SELECT zone, late AT TIME ZONE 'UTC', extract(epoch FROM ahead)::integer FROM halves
+ WHERE late - early <= interval '1 minute'
+UNION ALL
+SELECT zone, at AT TIME ZONE 'UTC', extract(epoch FROM ahead)::integer FROM samples WHERE early IS NULL
+ ORDER BY 1, 2;
 
 -- name: observe_pauses
 SELECT job_name, until, reason, paused_by FROM reconciler.pauses

@@ -244,7 +244,7 @@ def test_what_everybody_may_call(site: Site) -> None:
     site.run("CREATE ROLE weak LOGIN")
     site.apply()
     assert {name for name, _ in site.rows(CALLABLE)} == {
-        *("start_run", "finish_run", "queue_run", "send_request"),
+        *("start_run", "finish_run", "queue_run", "send_request", "take_fire"),
         *("request_run", "cancel_run", "pause_job", "resume_job"),
         *("next_start", "tick_step", "is_watching", "clear_history", "claim_delivery", "send_delivery"),
         "can_send",  # tells no more than whether one of two extensions is there
