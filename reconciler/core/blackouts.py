@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def find_blackout_end(wall: datetime, windows: Sequence[Blackout]) -> datetime |
 
 def _find_end(wall: datetime, window: Blackout) -> datetime:
     """Give the end of a window that is open at a time, and that time itself where it is not."""
-    if (window.start, window.end) == _WHOLE and not window.days:
+    if (window.start, window.end) == _WHOLE and len(set(window.days)) in {0, 7}:
         return _find_last_end(wall, window)
     today = wall.replace(hour=0, minute=0, second=0, microsecond=0)
     latest = wall
@@ -60,7 +60,9 @@ def _find_last_end(wall: datetime, window: Blackout) -> datetime:
     """The same for whole days in a row, however many."""
     if not _begins_on(wall, window):
         return wall
-    return NEVER if window.last is None else datetime.combine(window.last, time()) + _DAY
+    if window.last is None or window.last == date.max:
+        return NEVER
+    return datetime.combine(window.last, time()) + _DAY
 
 
 def _begins_on(day: datetime, window: Blackout) -> bool:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND: Final = timedelta(seconds=1)
+_NONE: Final = timedelta(0)
 # Gaza's clocks go forward and back again within seven days less an hour in 2040; nobody's do within five.
 _STRIDE: Final = 5 * 86_400
 _FIRST: Final = int((datetime(1968, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds())
@@ -41,7 +42,12 @@ class Clock:
 
     def steps(self) -> Iterator[tuple[int, int, int]]:
         """Yield each change as its second, and the offsets before and after it."""
-        yield from zip(self.changes, self.offsets, self.offsets[1:], strict=True)
+        yield from zip(self.changes, self.offsets[:-1], self.offsets[1:], strict=True)
+
+    def since(self, second: int) -> Clock:
+        """Leave out what they did before an instant, which is nothing to what comes later."""
+        number = bisect_right(self.changes, second)
+        return Clock(changes=self.changes[number:], offsets=self.offsets[number:])
 
 
 UTC_CLOCK: Final = Clock()
@@ -99,23 +105,22 @@ def read_clock(name: str) -> Clock:
     """
     zone = find_zone(name)
 
-    def offset_at(second: int) -> int:
-        ahead = to_instant(second).astimezone(zone).utcoffset()
-        return 0 if ahead is None else ahead // _SECOND
+    def offset_at(second: int) -> timedelta:
+        return datetime.fromtimestamp(second, zone).utcoffset() or _NONE
 
     changes: list[int] = []
     offsets = [offset_at(_FIRST)]
     for early in range(_FIRST, _LAST, _STRIDE):
-        low, high = early, early + _STRIDE
-        after = offset_at(high)
+        after = offset_at(early + _STRIDE)
         if after == offsets[-1]:
             continue
+        low, high = early, early + _STRIDE
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if offset_at(middle) == offsets[-1] else (low, middle)
         changes.append(high)
         offsets.append(after)
-    return Clock(changes=tuple(changes), offsets=tuple(offsets))
+    return Clock(changes=tuple(changes), offsets=tuple(ahead // _SECOND for ahead in offsets))
 
 
 def make_clock(offsets: Iterable[tuple[datetime, int]]) -> Clock:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from reconciler.core.clocks import to_seconds
 from reconciler.core.occurrences import clock_of
 from reconciler.core.runtime_jobs import RUNNER, Neighbours, is_foreign, make_runtime_specs, render_call
 from reconciler.core.schedules import find_problem
@@ -44,6 +45,9 @@ HOLDS = {
     "reconciler.runner() often",
 }
 """What is stored and not executed on this target, by the notice's code."""
+
+_FIRST_RUN = to_seconds(datetime(2026, 1, 1, tzinfo=UTC))
+"""No job of this tool ran earlier."""
 
 _LONG_WAIT = timedelta(minutes=1)
 _WAITING = (
@@ -101,8 +105,8 @@ def make_desired(
         target: With the role of entries that name none, where "" leaves it to the role that applies, and the
             tool's own entries.
         neighbours: What other owners have there; None for nobody.
-        clocks: Of the zones of all jobs and of the server's, as the server knows them, by name; None takes
-            what this machine knows.
+        clocks: Of the zones of all jobs and of the server's, as the server knows them for the years to come,
+            by name; None takes what this machine knows.
 
     Returns:
         The state, and every spec that this server cannot take.
@@ -151,7 +155,8 @@ def _read_server(
 ) -> _Server:
     if clocks is None:
         zones = {facts.timezone, *(spec.timezone for spec in specs if isinstance(spec, JobSpec))} - {""}
-        clocks = {zone: clock_of(zone) for zone in zones}
+        # What clocks did once would make schedules come more often than they have to.
+        clocks = {zone: clock_of(zone).since(_FIRST_RUN) for zone in sorted(zones)}
     return _Server(
         clocks=clocks,
         database=facts.database,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _EPOCH: Final = date(1970, 1, 1).toordinal()
 _DAY: Final = 86_400
 _PATIENCE: Final = 9 * 12
+_LAST_YEAR: Final = 9998
 _ANY_DAY: Final = frozenset(range(1, 32))
 _ANY_MONTH: Final = frozenset(range(1, 13))
 _ANY_WEEKDAY: Final = frozenset(range(7))
@@ -82,14 +83,14 @@ class LocalRule:
             high: The first that does not count any more; None for no end.
 
         Yields:
-            Seconds; it ends after nine years with none.
+            Seconds; it ends after nine years with none, and where Python's years do.
         """
         day, second = divmod(low, _DAY)
         start = date.fromordinal(_EPOCH + day)
         year, month, first = start.year, start.month, start.day
         times = self.times
         waited = 0
-        while waited <= _PATIENCE:
+        while waited <= _PATIENCE and year <= _LAST_YEAR:
             month_start = date(year, month, 1).toordinal() - _EPOCH - 1
             if high is not None and (month_start + 1) * _DAY >= high:
                 return
@@ -220,11 +221,15 @@ def render_days(rule: LocalRule) -> tuple[str, str]:
     day = "$" if rule.last_day else render_values(rule.days, DAY.low, DAY.high)
     if rule.either or "*" in {day, weekday}:
         return day, weekday
-    # Both count only where one of them begins with `*`.
-    step = 0 if rule.last_day else _find_step(rule.days, DAY.low, DAY.high)
-    if step:
-        return f"*/{step}", weekday
-    return day, f"*/{_find_step(rule.weekdays, 0, 7)}"
+    # Both count only where one of them begins with `*`, and so has the field's lowest value.
+    if DAY.low in rule.days and not rule.last_day:
+        return _render_starred(rule.days, DAY.low, DAY.high), weekday
+    return day, _render_starred(rule.weekdays, 0, 7)
+
+
+def _render_starred(values: frozenset[int], low: int, high: int) -> str:
+    step = _find_step(values, low, high)
+    return f"*/{step}" if step else f"*/{high},{render_values(values - {low}, low, high)}"
 
 
 def render_values(values: frozenset[int], low: int, high: int, *, stepped: bool = False) -> str:

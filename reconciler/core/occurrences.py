@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from reconciler.core.local_rules import LocalRule
     from reconciler.core.timings import Timing
 
+_EPOCH: Final = to_instant(0)
 _SECOND: Final = timedelta(seconds=1)
 _YEARS: Final = 9 * 366 * 86_400
 _FIRST_LOOK: Final = 2 * 3600
@@ -124,7 +125,7 @@ def iterate_runs(timing: Timing, *, after: datetime, clock: Clock | None = None)
     low = to_seconds(after)
     if timing.start_at is not None:
         # Intervals of seconds count from their start, as if pg_cron had begun then.
-        low = max(low, to_seconds(timing.start_at) - (timing.seconds or 1))
+        low = max(low, _round_up(timing.start_at) - (timing.seconds or 1))
     runs = _limit(timing, clock, low) if timing.has_limits else _list_wanted(timing, clock, low)
     return map(to_instant, runs)
 
@@ -144,6 +145,10 @@ def clock_of(zone: str) -> Clock:
     return UTC_CLOCK if zone in UTC_NAMES else read_clock(zone)
 
 
+def _round_up(at: datetime) -> int:
+    return -((_EPOCH - at) // _SECOND)
+
+
 def _list_wanted(timing: Timing, clock: Clock, low: int) -> Iterator[int]:
     """Yield the instants after `low` that rule or interval want."""
     shift = timing.shift // _SECOND
@@ -151,7 +156,7 @@ def _list_wanted(timing: Timing, clock: Clock, low: int) -> Iterator[int]:
         return count_up(low + timing.seconds, timing.seconds)
     if timing.interval:
         every = timing.interval // _SECOND
-        anchor = to_seconds(timing.anchor) + shift
+        anchor = _round_up(timing.anchor) + shift
         return count_up(low + every - (low - anchor) % every, every)
     if timing.rule is None:
         return iter(())
@@ -162,24 +167,27 @@ def _list_wanted(timing: Timing, clock: Clock, low: int) -> Iterator[int]:
 def _limit(timing: Timing, clock: Clock, low: int) -> Iterator[int]:
     """Leave out what window and blackouts leave out."""
     end = timing.end_at
+    place = clock_of(timing.blackout_zone) if timing.blackout_zone else clock
     patience = low + _YEARS
     while True:
         for run in _list_wanted(timing, clock, low):
             if run > patience or (end is not None and to_instant(run) >= end):
                 return
-            ahead = clock.offset_at(run)
+            ahead = place.offset_at(run)
             open_at = find_blackout_end(to_instant(run + ahead).replace(tzinfo=None), timing.blackout)
             if open_at is None:
                 patience = run + _YEARS
                 yield run
-            elif open_at == NEVER:
+                continue
+            if open_at == NEVER:
                 return
-            else:
-                # A day early, since the clocks may be set meanwhile.
-                early = to_seconds(open_at.replace(tzinfo=UTC)) - ahead - _DAY
-                if early > run:
-                    low = early
-                    break
+            low = to_seconds(open_at.replace(tzinfo=UTC)) - ahead - 1
+            if not place.offset_at(low - _DAY) == ahead == place.offset_at(low):
+                low -= _DAY  # the clocks are set meanwhile
+            if timing.seconds:
+                low -= (low - run) % timing.seconds
+            if low > run:
+                break
         else:
             return
 

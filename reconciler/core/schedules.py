@@ -30,6 +30,7 @@ __all__ = [
     "parse_version",
 ]
 
+
 def find_problem(text: str, dialect: Dialect) -> ScheduleProblem | None:
     """Find out why a schedule should not be given to pg_cron.
 
@@ -49,9 +50,7 @@ def find_problem(text: str, dialect: Dialect) -> ScheduleProblem | None:
     return None if is_sound(text, dialect) else diagnose(text, dialect)
 
 
-def next_runs(
-    text: str, *, after: datetime, count: int, zone: str, dialect: Dialect
-) -> tuple[datetime, ...]:
+def next_runs(text: str, *, after: datetime, count: int, zone: str, dialect: Dialect) -> tuple[datetime, ...]:
     """Say when a schedule runs next.
 
     pg_cron has no rule for daylight saving: it turns each minute of UTC into the zone's time and compares. So

@@ -27,7 +27,7 @@ class Timing:
     """When a job runs. Exactly one of rule, interval, seconds, once and word is given.
 
     Attributes:
-        zone: In which the rule and the blackouts are meant.
+        zone: In which the rule is meant.
         rule: Local times.
         interval: Whole minutes between two runs, counted from `anchor`; nothing for none.
         anchor: Where the interval counts from, aware.
@@ -42,6 +42,7 @@ class Timing:
         start_at: No run before, aware; None for no limit.
         end_at: No run then or later, aware; None for no limit.
         blackout: Windows without runs.
+        blackout_zone: In which these are meant; "" for that of the rule.
     """
 
     zone: str
@@ -58,6 +59,7 @@ class Timing:
     start_at: datetime | None = None
     end_at: datetime | None = None
     blackout: tuple[Blackout, ...] = ()
+    blackout_zone: str = ""
 
     @property
     def has_limits(self) -> bool:
@@ -121,6 +123,7 @@ def make_timing(spec: JobSpec | WorkerSpec, server_zone: str) -> Timing | None:
         start_at=spec.start_at,
         end_at=spec.end_at,
         blackout=spec.blackout,
+        blackout_zone=spec.timezone if spec.timezone != zone else "",
     )
 
 

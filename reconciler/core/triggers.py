@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from math import gcd
 from typing import TYPE_CHECKING, Final
 
+from reconciler.core.clock_pairs import DAY, pair_clocks
 from reconciler.core.clocks import UTC_CLOCK, to_seconds
 from reconciler.core.dialects import describe_lack
 from reconciler.core.durations import render_duration
@@ -20,17 +21,16 @@ from reconciler.core.occurrences import UTC_NAMES
 from reconciler.core.timings import Timing, divides_evenly, make_even_rule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from reconciler.core.clocks import Clock
     from reconciler.core.dialects import Dialect
 
 _MINUTE: Final = timedelta(minutes=1)
-_DAY: Final = 1440
-_WEEK: Final = 7 * _DAY
+_WEEK: Final = 7 * DAY
 _LONG_DAYS: Final = frozenset((28, 29, 30, 31))
 _ALL: Final = LocalRule(minutes=frozenset((0,)), hours=frozenset((0,)))
-# Of two years, with and without a 29 February, all dates are known.
+# Whether a year has a 29 February is all that its dates depend on.
 _YEARS: Final = (2000, 2001)
 
 
@@ -145,65 +145,39 @@ def _find_superset(timing: Timing, server: Clock, place: Clock, dialect: Dialect
     if timing.rule is None:
         return _spread_interval(timing, server)
     rule = timing.rule
-    shift = timing.shift // _MINUTE
     times = [second // 60 for second in rule.times]
-    ahead = {server_ahead - place_ahead + shift for server_ahead, place_ahead in _pair_offsets(server, place)}
-    fires = {divmod(time + minutes, _DAY) for time in times for minutes in ahead}
-    clock_times = {time for _, time in fires}
-    exact = all({(time + minutes) % _DAY for time in times} == clock_times for minutes in ahead)
-    if len(ahead) > 1:
-        exact = exact and rule.is_each_day
-    if timing.ambiguous != "both":
-        exact = exact and not any(
-            True for change, before, after in place.steps() for _ in _find_days(times, change, after, before)
-        )
+    pair = pair_clocks(server, place, timing.shift // _MINUTE)
+    fires = {
+        divmod((span.start + moment) % DAY + span.ahead, DAY)
+        for span in pair.spans
+        for moment in span.find_moments(times)
+    }
     if timing.nonexistent == "next":
-        made_up = set(_make_up(times, server, place, shift))
-        exact = exact and not made_up
-        fires |= made_up
-    days, is_right = _shift_days(rule, {day for day, _ in fires}, dialect)
+        for gap in pair.gaps:
+            fires |= {divmod(gap.fire - day * DAY, DAY) for day in gap.find_days(times, rule)}
+    days, exact = _shift_days(rule, {day for day, _ in fires}, dialect)
     minutes, hours = _cover(time for _, time in fires)
-    exact = exact and is_right and len(minutes) * len(hours) == len(clock_times)
+    covered = [hour * 60 + minute for hour in hours for minute in minutes]
+    exact = exact and all(
+        span.find_moments(times) == span.find_moments(covered, span.ahead) for span in pair.spans
+    )
+    if exact and timing.ambiguous != "both":
+        exact = not any(True for overlap in pair.overlaps for _ in overlap.find_days(times, rule))
     return replace(days, minutes=minutes, hours=hours), exact
-
-
-def _pair_offsets(server: Clock, place: Clock) -> set[tuple[int, int]]:
-    """Give the offsets, in minutes, that both have at one time or another."""
-    moments = [min((*server.changes, *place.changes), default=0) - 1, *server.changes, *place.changes]
-    return {(server.offset_at(second) // 60, place.offset_at(second) // 60) for second in moments}
-
-
-def _find_days(times: Iterable[int], change: int, low: int, high: int) -> Iterator[tuple[int, int]]:
-    """Yield the days and times that lie between two readings of the clocks at the moment of a change."""
-    first, last = (change + low) // 60, (change + high) // 60
-    for time in times:
-        day = -((time - first) // _DAY)
-        while day * _DAY + time < last:
-            yield day, time
-            day += 1
-
-
-def _make_up(times: Iterable[int], server: Clock, place: Clock, shift: int) -> Iterator[tuple[int, int]]:
-    """Yield when the server fires at changes that skip a wanted time; days count from that of the time."""
-    for change, before, after in place.steps():
-        if after > before:
-            fire_day, fire_time = divmod((change + server.offset_at(change)) // 60 + shift, _DAY)
-            for day, _ in _find_days(times, change, before, after):
-                yield fire_day - day, fire_time
 
 
 def _spread_interval(timing: Timing, server: Clock) -> tuple[LocalRule, bool]:
     every = timing.interval // _MINUTE
     # What counts from within a minute is noticed at the next one.
     anchor = -(-to_seconds(timing.anchor) // 60) + timing.shift // _MINUTE
-    step = gcd(every, _DAY)
+    step = gcd(every, DAY)
     ahead = {offset // 60 for offset in server.offsets}
-    fires = {(anchor + number * step + minutes) % _DAY for number in range(_DAY // step) for minutes in ahead}
+    fires = {(anchor + number * step + minutes) % DAY for number in range(DAY // step) for minutes in ahead}
     minutes, hours = _cover(fires)
     rule = replace(_ALL, minutes=minutes, hours=hours)
     if every % _WEEK == 0:
         # The epoch was a Thursday.
-        rule = replace(rule, weekdays=frozenset(((anchor + each) // _DAY + 4) % 7 for each in ahead))
+        rule = replace(rule, weekdays=frozenset(((anchor + each) // DAY + 4) % 7 for each in ahead))
     is_even = every in {step, _WEEK}
     return rule, is_even and len(ahead) == 1 and len(minutes) * len(hours) == len(fires)
 
@@ -231,62 +205,51 @@ def _shift_days(rule: LocalRule, shifts: set[int], dialect: Dialect) -> tuple[Lo
         return rule, True
     by_number = rule.last_day or rule.days != _ALL.days
     by_weekday = bool(rule.nth) or rule.weekdays != _ALL.weekdays
-    months = set(rule.months)
-    exact = len(shifts) == 1 and not (by_number and by_weekday) and not rule.nth
-    found = LocalRule(minutes=rule.minutes, hours=rule.hours)
-    if by_weekday:
-        weekdays = frozenset((day + shift) % 7 for day in rule.weekdays for shift in shifts)
-        months |= {
-            _move(1, month, edge, shift)[0] for month in months for edge in (1, 31) for shift in shifts
-        }
-        exact = exact and len(rule.months) == 12
-        found = replace(found, weekdays=weekdays, months=frozenset(months))
-    if by_number and (rule.either or not by_weekday):
-        dates, is_right, is_last = _move_dates(rule, shifts)
-        days = frozenset(day for _, day in dates)
+    exact = len(shifts) == 1
+    if by_number and not by_weekday:
+        found, is_right = _move_dates(rule, shifts, dialect)
+        return found, exact and is_right
+    ends = [(month, day) for month in rule.months for day in (1, 31)]
+    found = replace(
+        _ALL,
+        weekdays=frozenset((day + shift) % 7 for day in rule.weekdays for shift in shifts),
+        months=frozenset(_move(_YEARS[0], *end, shift)[0] for end in ends for shift in (0, *shifts)),
+    )
+    if len(found.weekdays) == 7:
+        return found, False
+    exact = exact and len(rule.months) == 12 and not rule.nth and by_number == rule.either
+    if rule.either:
+        dates, is_right = _move_dates(rule, shifts, dialect)
+        found = replace(dates, weekdays=found.weekdays, months=dates.months | found.months, either=True)
         exact = exact and is_right
-        if is_last and dialect.last_day:
-            found = replace(found, last_day=True)
-        else:
-            days = _LONG_DAYS if is_last else days
-            exact = exact and not is_last
-            found = replace(found, days=days)
-        found = replace(
-            found,
-            months=frozenset(months if by_weekday else {month for month, _ in dates}),
-            either=by_weekday,
-        )
-    if len(found.weekdays) == 7 and found.either:
-        found = replace(found, days=_ALL.days, last_day=False, either=False)
     return found, exact
 
 
-def _move(year_number: int, month: int, day: int, shift: int) -> tuple[int, int]:
-    year = _YEARS[year_number]
+def _move(year: int, month: int, day: int, shift: int) -> tuple[int, int]:
     moved = date(year, month, min(day, monthrange(year, month)[1])) + timedelta(days=shift)
     return moved.month, moved.day
 
 
-def _move_dates(rule: LocalRule, shifts: set[int]) -> tuple[set[tuple[int, int]], bool, bool]:
-    """Move the dates of a rule.
-
-    Returns:
-        Months and days; whether all days in all those months are among them; whether they are last days.
-    """
-    dates: set[tuple[int, int]] = set()
-    is_right = is_last = True
-    for number, year in enumerate(_YEARS):
-        lengths = {month: monthrange(year, month)[1] for month in range(1, 13)}
-        moved = {
-            _move(number, month, day, shift)
-            for month in rule.months
-            for day in ((lengths[month],) if rule.last_day else rule.days)
-            if day <= lengths[month]
-            for shift in shifts
-        }
-        dates |= moved
-        months, days = {month for month, _ in moved}, {day for _, day in moved}
-        whole = {(month, day) for month in months for day in days if day <= lengths[month]}
-        is_right = is_right and whole == moved
-        is_last = is_last and all(day == lengths[month] for month, day in moved)
-    return dates, is_right or is_last, is_last
+def _move_dates(rule: LocalRule, shifts: set[int], dialect: Dialect) -> tuple[LocalRule, bool]:
+    """Give the dates that lie some days after those of a rule, and whether there are no others."""
+    wanted: set[tuple[int, int, int]] = set()
+    for year in _YEARS:
+        for month in rule.months:
+            length = monthrange(year, month)[1]
+            days = (length,) if rule.last_day else [day for day in rule.days if day <= length]
+            wanted |= {(year, *_move(year, month, day, shift)) for day in days for shift in shifts}
+    months = frozenset(month for _, month, _ in wanted)
+    days = frozenset(day for _, _, day in wanted)
+    found = replace(_ALL, days=days, months=months)
+    dates = [
+        (year, month, day)
+        for year in _YEARS
+        for month in months
+        for day in range(1, monthrange(year, month)[1] + 1)
+    ]
+    if wanted == {one for one in dates if one[2] in days}:
+        return found, True
+    if wanted == {one for one in dates if one[2] == monthrange(*one[:2])[1]}:
+        last = replace(found, days=_ALL.days, last_day=True)
+        return (last, True) if dialect.last_day else (replace(found, days=_LONG_DAYS), False)
+    return found, False
