@@ -16,11 +16,13 @@ from reconciler.core.changes import Action, Change, FieldChange, Obstacle, Reaso
 from reconciler.core.fields import diff_fields
 from reconciler.core.matching import (
     Key,
+    differ_in_schedule,
     entry_key,
     find_renames,
     is_moving,
     match_entries,
     order_resources,
+    same_entries,
     wanted_keys,
 )
 from reconciler.core.names import SQL_OWNER
@@ -244,11 +246,15 @@ def _diff_owned(resource: DesiredResource, definition: Definition, comparison: _
             resource = replace(resource, document=definition.document)
     facets = [*_diff_marks(resource, definition)]
     jobid_moved = applied is not None and entry is not None and entry.jobid != applied.jobid
-    drifted = not definition.intact or row is not None or jobid_moved or not _same_entries(applied, entry)
+    drifted = not definition.intact or row is not None or jobid_moved or not same_entries(applied, entry)
+    differs = not same_entries(applied, after_entry)
+    # Who edits a schedule edits the document. Else the server has other clocks now, or another pg_cron.
+    redone = differs and definition.document == resource.document and differ_in_schedule(applied, after_entry)
+    drifted = drifted or redone
     edited = (
         bool(facets)
         or (definition.intact and definition.document != resource.document)
-        or not _same_entries(applied, after_entry)
+        or (differs and not redone)
     )
     if not (drifted or edited):
         return None
@@ -284,12 +290,6 @@ def _diff_marks(resource: DesiredResource, definition: Definition) -> Iterator[F
     ):
         if before != after:
             yield FieldChange(path=path, before=before, after=after)
-
-
-def _same_entries(one: Entry | None, other: Entry | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return one.same(other)
 
 
 def _diff_foreign(resource: DesiredResource, definition: Definition, comparison: _Comparison) -> Change:

@@ -5,6 +5,7 @@ An entry is claimed by one definition at most, of whichever owner; what no defin
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from reconciler.core.specs import KINDS
@@ -151,6 +152,18 @@ def is_moving(change: Change) -> bool:
     before = None if change.before is None else change.before.entry
     after = None if change.after is None else change.after.entry
     return before is not None and (after is None or entry_key(after) != entry_key(before))
+
+
+def same_entries(one: Entry | None, other: Entry | None) -> bool:
+    """Tell whether there is the same entry, or none, on both sides, whatever the jobids."""
+    if one is None or other is None:
+        return one is other
+    return one.same(other)
+
+
+def differ_in_schedule(one: Entry | None, other: Entry | None) -> bool:
+    """Tell whether both sides have an entry, and those are alike but for their schedules at the most."""
+    return one is not None and other is not None and replace(one, schedule=other.schedule).same(other)
 
 
 def _is_akin(entry: Entry, last: Entry) -> bool:

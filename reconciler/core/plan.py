@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from reconciler.core.canonical import digest, render_canonical
+from reconciler.core.change_times import Timeline
 from reconciler.core.changes import ACTIONS, Action, Change, Obstacle
 from reconciler.core.diff import diff, find_undeclared
 from reconciler.core.state import Notice
 from reconciler.core.steps import find_obstacles
+from reconciler.core.time_notices import find_time_notices, refuse_past
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from datetime import datetime
 
+    from reconciler.core.change_times import ChangeTimes
     from reconciler.core.config import Policy
     from reconciler.core.preflight import Finding
     from reconciler.core.state import DesiredState, Entry, ObservedState
@@ -47,6 +51,7 @@ class Plan:
         migrations: Names of the migrations that an apply would run first.
         resources: How many resources are declared.
         owned: How many resources of this owner the target holds.
+        times: What the changes do in time, by the resource's name; none for a change that does nothing there.
     """
 
     target: str
@@ -58,6 +63,7 @@ class Plan:
     migrations: tuple[str, ...] = ()
     resources: int = 0
     owned: int = 0
+    times: Mapping[str, ChangeTimes] = field(default_factory=dict)
 
     @property
     def pending(self) -> tuple[Change, ...]:
@@ -120,7 +126,8 @@ def make_plan(
     Returns:
         The plan, with an obstacle on every change that cannot or must not be made.
     """
-    changes = find_obstacles(diff(desired, observed, prune=policy.prune, adopt=adopt), observed.facts)
+    changes = refuse_past(diff(desired, observed, prune=policy.prune, adopt=adopt), observed)
+    changes = find_obstacles(changes, observed.facts)
     gone = find_undeclared(desired, observed) if policy.prune == "never" else ()
     return Plan(
         target=target,
@@ -132,11 +139,22 @@ def make_plan(
             *_find_doubles(desired, observed),
             *_find_settled(desired, observed),
             *_find_pauses(desired, observed),
+            *find_time_notices(desired, observed),
         ),
         findings=tuple(findings),
         migrations=tuple(migrations),
         resources=len(desired.resources),
         owned=sum(definition.owner == desired.owner for definition in observed.definitions.values()),
+        times={} if observed.now is None else _make_timeline(changes, observed, observed.now),
+    )
+
+
+def _make_timeline(changes: Sequence[Change], observed: ObservedState, now: datetime) -> Timeline:
+    return Timeline(
+        changes={change.name: change for change in changes},
+        facts=observed.facts,
+        now=now,
+        running=observed.running,
     )
 
 

@@ -55,6 +55,7 @@ def test_nothing_differs_when_all_three_states_are_one() -> None:
 
 _EDITED = replace(_ENTRY, schedule="5 * * * *")
 _SPEC = ["spec.schedule", "spec.sql"]
+_ACTIVITY = ["entry.active", "entry.schedule"]
 _FORGED = replace(_OURS, intact=False, document=_NEW)
 
 
@@ -63,14 +64,15 @@ _FORGED = replace(_OURS, intact=False, document=_NEW)
     [
         (make_scheduled("a"), None, None, "create", "declared", []),
         (make_scheduled("a", document=_NEW), _OURS, _ENTRY, "update", "edited", _SPEC),
-        (make_scheduled("a", schedule="5 * * * *"), _OURS, _ENTRY, "update", "edited", ["entry.schedule"]),
+        (make_scheduled("a", schedule="5 * * * *"), _OURS, _ENTRY, "update", "drifted", ["entry.schedule"]),
         (make_scheduled("a", active=False), _OURS, _ENTRY, "update", "edited", ["entry.active"]),
         (replace(make_scheduled("a"), protect=True), _OURS, _ENTRY, "update", "edited", ["protect"]),
         (make_scheduled("a"), _OURS, _EDITED, "update", "drifted", ["entry.schedule"]),
         (make_scheduled("a"), replace(_OURS, intact=False), _ENTRY, "update", "drifted", []),
         (make_scheduled("a"), _FORGED, _ENTRY, "update", "drifted", _SPEC),
-        (make_scheduled("a", schedule="9 * * * *"), _OURS, _EDITED, "update", "both", ["entry.schedule"]),
-        (make_scheduled("a", schedule="5 * * * *"), _OURS, _EDITED, "update", "both", []),
+        (make_scheduled("a", schedule="9 * * * *"), _OURS, _EDITED, "update", "drifted", ["entry.schedule"]),
+        (make_scheduled("a", active=False), _OURS, _EDITED, "update", "both", _ACTIVITY),
+        (make_scheduled("a", schedule="5 * * * *", document=_NEW), _OURS, _EDITED, "update", "both", _SPEC),
         (make_scheduled("a"), None, _ENTRY, "adopt", "adopted", []),
         (make_scheduled("b"), _OURS, _ENTRY, "update", "declared", []),
     ],
