@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from reconciler.core.clocks import find_zone
@@ -211,7 +212,7 @@ def make_heat(
     columns = range(len(days)) if step == _HOUR else range(_HOUR // step)
     places: defaultdict[tuple[int, bool, int], int] = defaultdict(int)
     clock = clock_of(zone)
-    for number, (begin, end) in enumerate(zip(begins, begins[1:], strict=False)):
+    for number, (begin, end) in enumerate(pairwise(begins)):
         day = make_stretch(begin, end)
         for segment in list_segments(clock, day.first, day.stop):
             low = segment.first
