@@ -1,0 +1,289 @@
+"""The text of the one comment that shows a plan on a pull request, made of the plan's JSON.
+
+The job that comments needs no database and no spec files. Whoever writes specs, or can write into the
+database, writes into this comment: what stands in a plan is foreign text, see `core/markdown.py`. Knows no
+forge.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from reconciler.core.changes import ACTIONS
+from reconciler.core.markdown import fence, fold, measure, prose, reveal, shorten, span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+LIMIT: Final = 65_000
+"""UTF-16 code units: GitHub refuses comments of more than 65,536 characters; GitLab takes a million."""
+_RESERVE: Final = 300
+_NAMES: Final = 50
+_REMARKS: Final = 10
+_LINE: Final = 400
+_PART_LINES: Final = 150
+_BLOCK: Final = 16_000
+_OPEN_LINES: Final = 8
+_DIFF_LINES: Final = 4_000
+_URL: Final = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]+)?(?:/[A-Za-z0-9._~%/-]*)?")
+_UNSAFE: Final = re.compile(r"[^a-z0-9._-]")
+# What is taken away comes first: no cut at the limit may hide it.
+_ORDER: Final = {action: rank for rank, action in enumerate(("delete", "update", "create", "adopt"))}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What a comment is about, beside the plan.
+
+    Attributes:
+        target: The target's name: each target has a comment of its own.
+        scope: Tells plans of the same target apart, where one repository has several configurations.
+        commit: What was planned; "" where it is not known.
+        run_url: Where the whole plan can be had; "" where it is not known.
+    """
+
+    target: str
+    scope: str = ""
+    commit: str = ""
+    run_url: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """Some lines of one change; with a title they are folded."""
+
+    lines: Sequence[str]
+    title: str = ""
+    words: str = ""
+
+
+def make_marker(target: str, scope: str = "") -> str:
+    """Make the hidden first line by which the comment is found again.
+
+    Args:
+        target: The target's name.
+        scope: See `Subject`.
+
+    Returns:
+        An HTML comment; different for each target and scope, whatever stands in them.
+    """
+    name = "/".join(_UNSAFE.sub(lambda match: f"%{ord(match[0]):x};", part) for part in (target, scope))
+    return f"<!-- reconciler plan {name} -->"
+
+
+def render_comment(plan: Mapping[str, Any], subject: Subject, *, limit: int = LIMIT) -> str:
+    """Render a plan.
+
+    Args:
+        plan: As `plan --format json` prints it, fit for `schemas/plan.schema.json`.
+        subject: What it is about.
+        limit: UTF-16 code units, at least 30,000.
+
+    Returns:
+        Markdown within the limit, the marker as its first line. What does not fit is counted.
+    """
+    changes = sorted(plan["changes"], key=lambda change: _ORDER[change["action"]])
+    head = [*_render_head(plan, subject), *_render_dangers(plan, changes)]
+    tail = [*_render_remarks(plan), _render_foot(subject, plan)]
+    room = limit - measure("\n\n".join([*head, *tail])) - _RESERVE
+    body: list[str] = []
+    is_short = False
+    for number, change in enumerate(changes):
+        block = _render_change(change, is_short=is_short)
+        if measure(block) + 2 > room and not is_short:
+            is_short = True
+            block = _render_change(change, is_short=True)
+        if measure(block) + 2 > room:
+            body.append(f"**{len(changes) - number} more changes**: {_name_source(subject)}")
+            break
+        room -= measure(block) + 2
+        body.append(block)
+    return "\n\n".join([*head, *body, *tail]) + "\n"
+
+
+def render_failure(subject: Subject) -> str:
+    """Render that there is no plan, so that nobody reviews an older one.
+
+    Args:
+        subject: What should have been planned.
+
+    Returns:
+        Markdown, the marker as its first line.
+    """
+    head = [make_marker(subject.target, subject.scope), f"### Plan for {span(subject.target)}"]
+    what = f" for {span(subject.commit)}" if subject.commit else ""
+    text = f"**There is no plan{what}: planning failed.** What was shown here before holds no longer."
+    return "\n\n".join([*head, text, _render_foot(subject, {})]) + "\n"
+
+
+def _render_head(plan: Mapping[str, Any], subject: Subject) -> Iterator[str]:
+    yield make_marker(subject.target, subject.scope)
+    yield f"### Plan for {span(plan['target'])}, owner {span(plan['owner'])}"
+    counts = {action: sum(one["action"] == action for one in plan["changes"]) for action in ACTIONS}
+    if not plan["empty"]:
+        counted = [f"{count} to {action}" for action, count in counts.items() if count]
+        yield f"**{', '.join(counted)}.**"
+    else:
+        marked = f" {counts['adopt']} of them will be marked as ours." if counts["adopt"] else ""
+        declared = plan["summary"]["resources"]
+        yield f"**Nothing to change:** {declared} resources are as declared.{marked}"
+
+
+def _render_dangers(plan: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    deleted = [change["name"] for change in changes if change["action"] == "delete"]
+    if deleted:
+        yield f"> **Deletes {len(deleted)}:** {_list_names(deleted)}"
+    kinds = [change["obstacle"]["kind"] for change in changes if change["obstacle"]]
+    if count := kinds.count("refused"):
+        yield f"> **Cannot be applied:** {count} refused, and nothing is applied until that is mended."
+    if count := kinds.count("rights"):
+        yield f"> **Beyond the rights of the role:** {count}; the rest is applied without them."
+    for finding in plan["findings"][:_REMARKS]:
+        label = "Danger" if finding["severity"] == "error" else "Warning"
+        message, remedy = prose(finding["message"]), prose(finding["remedy"])
+        yield f"> **{label}** {span(finding['code'])}: {message}  \n> To do: {remedy}"
+    if more := plan["findings"][_REMARKS:]:
+        yield f"> **{len(more)} more dangers and warnings**; `reconciler doctor` lists them."
+
+
+def _render_change(change: Mapping[str, Any], *, is_short: bool) -> str:
+    renamed = change["renamed_from"]
+    blocks = [
+        f"**{change['action']}** {change['kind']} {span(change['name'])}"
+        + (f", renamed from {span(renamed)}" if renamed else "")
+        + f" ({change['reason']}, {span(change['source'])})"
+    ]
+    if (obstacle := change["obstacle"]) is not None:
+        blocks.append(
+            f"> **Cannot be done:** {prose(obstacle['why'])}  \n> To do: {prose(obstacle['remedy'])}"
+        )
+    if not is_short:
+        parts = [_render_part(part) for part in _list_parts(change) if part.lines]
+        if sum(map(measure, parts)) > _BLOCK:
+            parts = ["The difference is too long for a comment."]
+        blocks += parts
+    return "\n\n".join(blocks)
+
+
+def _render_part(part: _Part) -> str:
+    lines = [shorten(reveal(line), _LINE) for line in part.lines[:_PART_LINES]]
+    if len(part.lines) > _PART_LINES:
+        lines.append(f"… {len(part.lines) - _PART_LINES} more lines")
+    block = fence(lines)
+    if not part.title and len(part.lines) <= _OPEN_LINES:
+        return block
+    return fold(part.title or "fields", part.words or _count(len(part.lines)), block)
+
+
+def _list_parts(change: Mapping[str, Any]) -> Iterator[_Part]:
+    if change["action"] == "adopt":
+        return
+    if change["action"] == "update":
+        values = [(field["path"], field["before"], field["after"]) for field in change["fields"]]
+    else:
+        is_new = change["action"] == "create"
+        flat = _flatten(change["after" if is_new else "before"] or {})
+        values = [(path, None, value) if is_new else (path, value, None) for path, value in flat]
+    texts = [value for value in values if _is_text(value[1]) or _is_text(value[2])]
+    lines: list[str] = []
+    for path, before, after in values:
+        if _is_text(before) or _is_text(after):
+            continue
+        lines += [
+            f"{sign} {_show_field(path, value)}"
+            for sign, value in (("-", before), ("+", after))
+            if value is not None
+        ]
+    yield _Part(lines=lines)
+    for path, before, after in texts:
+        yield _diff_text(path, before, after)
+
+
+def _flatten(snapshot: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what a resource is declared as, and its entry; what says nothing new is left out."""
+    spec, entry = snapshot.get("spec") or {}, snapshot.get("entry") or {}
+    yield from spec.items()
+    for key, value in entry.items():
+        if key == "name" or (key == "active" and value) or value in (spec.get("sql"), spec.get(key)):
+            continue
+        yield f"entry.{key}", value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and "\n" in value.strip("\n")
+
+
+def _show_field(path: str, value: Any) -> str:
+    line = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return f"{path}: {line}".replace("\n", " ")  # a key of a payload may hold anything
+
+
+def _diff_text(path: str, before: Any, after: Any) -> _Part:
+    old, new = _split(before), _split(after)
+    if len(old) + len(new) > _DIFF_LINES:
+        return _Part(
+            title=path,
+            words=f"{len(old)} lines before, {len(new)} after",
+            lines=["  too long to compare here"],
+        )
+    if not old or not new:
+        sign, lines = ("+", new) if new else ("-", old)
+        return _Part(title=path, words=_count(len(lines)), lines=[f"{sign} {line}" for line in lines])
+    lines = [
+        line if line.startswith("@@") else f"{line[0]} {line[1:]}"
+        for line in list(difflib.unified_diff(old, new, n=2, lineterm=""))[2:]
+    ]
+    if not lines:
+        lines = ["  only the line feed at the end differs"]
+    added, removed = (sum(line.startswith(sign) for line in lines) for sign in "+-")
+    return _Part(title=path, words=f"{_count(added)} added, {removed} removed", lines=lines)
+
+
+def _split(value: Any) -> list[str]:
+    if value is None:
+        return []
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text.removesuffix("\n").split("\n")
+
+
+def _render_remarks(plan: Mapping[str, Any]) -> Iterator[str]:
+    for notice in plan["notices"][:_REMARKS]:
+        names = f"  \n> {_list_names(notice['names'])}" if notice["names"] else ""
+        yield f"> **Note** {span(notice['code'])}: {prose(notice['message'])}{names}"
+    if more := plan["notices"][_REMARKS:]:
+        yield f"> **{len(more)} more notes**; `reconciler plan` shows them."
+    if plan["migrations"]:
+        yield f"Migrations to run first: {_list_names(plan['migrations'])}"
+    if plan["kept"]:
+        yield f"Kept, though no longer declared (`prune: never`): {_list_names(plan['kept'])}"
+
+
+def _render_foot(subject: Subject, plan: Mapping[str, Any]) -> str:
+    parts = [f"reconciler {span(plan['reconciler_version'])}" if plan else "reconciler"]
+    if subject.commit:
+        parts.append(f"commit {span(subject.commit)}")
+    if link := _link(subject, "the run"):
+        parts.append(link)
+    return f"<sub>{' · '.join(parts)}</sub>"
+
+
+def _name_source(subject: Subject) -> str:
+    return f"see the artifact of {_link(subject, 'the run') or 'the run'}, or `reconciler plan`."
+
+
+def _link(subject: Subject, words: str) -> str:
+    return f"[{words}]({subject.run_url})" if _URL.fullmatch(subject.run_url) else ""
+
+
+def _count(lines: int) -> str:
+    return f"{lines} line{'' if lines == 1 else 's'}"
+
+
+def _list_names(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES
+    shown = ", ".join(span(name, 80) for name in names[:_NAMES])
+    return f"{shown} and {more} more" if more > 0 else shown
