@@ -216,9 +216,9 @@ def render_rule(rule: LocalRule) -> str:
 def render_days(rule: LocalRule) -> tuple[str, str]:
     """Spell the fields day of month and day of week of a rule."""
     weekday = render_values(rule.weekdays, 0, 6)
-    if rule.nth:
-        return "*", f"{weekday}L" if rule.nth < 0 else f"{weekday}#{rule.nth}"
     day = "$" if rule.last_day else render_values(rule.days, DAY.low, DAY.high)
+    if rule.nth:
+        return day, f"{weekday}L" if rule.nth < 0 else f"{weekday}#{rule.nth}"
     if rule.either or "*" in {day, weekday}:
         return day, weekday
     # Both count only where one of them begins with `*`, and so has the field's lowest value.
