@@ -6,6 +6,7 @@ Two rules with the same words mean the same. Words say what is wanted, and leave
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from reconciler.core.clocks import find_zone, to_seconds
@@ -197,13 +198,22 @@ def _is_same_everywhere(timing: Timing) -> bool:
     rule = timing.rule
     if rule is None or not (rule.is_each_day and rule.is_hourly):
         return False
+    return all(
+        {(minute + ahead) % 60 for minute in rule.minutes} == rule.minutes
+        for ahead in _list_parts(timing.zone)
+    )
+
+
+@lru_cache(maxsize=1024)
+def _list_parts(zone: str) -> frozenset[int]:
+    """List the minutes by which a zone's clocks are more than whole hours from UTC; any that is not known."""
     try:
-        clock = clock_of(timing.zone)
+        clock = clock_of(zone)
     except ValueError:
-        return False
-    recent = {clock.offset_at(to_seconds(_RECENT))}
-    recent |= {after for change, _, after in clock.steps() if change > to_seconds(_RECENT)}
-    return all({(minute + offset // 60) % 60 for minute in rule.minutes} == rule.minutes for offset in recent)
+        return frozenset(range(60))
+    recent = [clock.offset_at(to_seconds(_RECENT))]
+    recent += [after for change, _, after in clock.steps() if change > to_seconds(_RECENT)]
+    return frozenset(offset // 60 % 60 for offset in recent)
 
 
 def _keeps_pace(timing: Timing) -> bool:
