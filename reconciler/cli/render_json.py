@@ -6,12 +6,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from reconciler import __version__
+from reconciler.cli.render_change_times import render_json_times
 
 if TYPE_CHECKING:
+    from reconciler.core.change_times import ChangeTimes
     from reconciler.core.changes import Change
     from reconciler.core.plan import Fingerprints, Plan
 
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 """The minor number grows with additions; the major one when something is renamed or goes."""
 
 
@@ -36,7 +38,7 @@ def render_plan(plan: Plan, fingerprints: Fingerprints) -> str:
         "fingerprints": {"desired": fingerprints.desired, "observed": fingerprints.observed},
         "summary": summary,
         "migrations": list(plan.migrations),
-        "changes": [_render_change(change) for change in plan.changes],
+        "changes": [_render_change(change, plan.times.get(change.name)) for change in plan.changes],
         "kept": list(plan.kept),
         "notices": [
             {"code": notice.code, "message": notice.message, "names": list(notice.names)}
@@ -55,7 +57,7 @@ def render_plan(plan: Plan, fingerprints: Fingerprints) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def _render_change(change: Change) -> dict[str, Any]:
+def _render_change(change: Change, times: ChangeTimes | None) -> dict[str, Any]:
     obstacle = change.obstacle
     return {
         "action": change.action,
@@ -69,6 +71,7 @@ def _render_change(change: Change) -> dict[str, Any]:
         "fields": [
             {"path": field.path, "before": field.before, "after": field.after} for field in change.fields
         ],
+        "times": render_json_times(times),
         "obstacle": None
         if obstacle is None
         else {"kind": obstacle.kind, "why": obstacle.why, "remedy": obstacle.remedy},

@@ -11,11 +11,13 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from reconciler.cli.render_change_times import list_lines, list_warnings
 from reconciler.cli.render_text import SIGNS, clean, list_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from reconciler.core.change_times import ChangeTimes
     from reconciler.core.changes import Change
     from reconciler.core.plan import Plan
 
@@ -49,7 +51,7 @@ def render_plan(plan: Plan) -> str:
     room = _LIMIT - sum(len(line) + 1 for line in (*head, *tail)) - 200
     body: list[str] = []
     for number, change in enumerate(plan.changes):
-        block = "\n".join(_render_change(change))
+        block = "\n".join(_render_change(change, plan.times.get(change.name)))
         if len(block) + 1 > room:
             body += [
                 f"… and {len(plan.changes) - number} more changes; run `reconciler plan` to see them.",
@@ -79,7 +81,7 @@ def _render_tail(plan: Plan) -> Iterator[str]:
         yield ""
 
 
-def _render_change(change: Change) -> Iterator[str]:
+def _render_change(change: Change, times: ChangeTimes | None) -> Iterator[str]:
     text = f"{SIGNS[change.action]} {change.kind} {change.name} ({change.reason}, {change.source})"
     yield f"<details><summary><code>{html.escape(clean(text))}</code></summary>"
     yield ""
@@ -98,6 +100,9 @@ def _render_change(change: Change) -> Iterator[str]:
         value = {} if snapshot is None else snapshot.to_json()
         lines = [f"{sign} {line}" for line in json.dumps(value, indent=2, ensure_ascii=False).splitlines()]
     yield _fence("\n".join(lines))
+    if times is not None:
+        yield ""
+        yield _render_times(times)
     if change.obstacle is not None:
         yield ""
         yield f"**Cannot be done:** {_escape(change.obstacle.why)}  "
@@ -105,6 +110,11 @@ def _render_change(change: Change) -> Iterator[str]:
     yield ""
     yield "</details>"
     yield ""
+
+
+def _render_times(times: ChangeTimes) -> str:
+    parts = [f"**{label}** {_escape(text)}" for label, text in list_lines(times)]
+    return " · ".join([*parts, *(f"**! {_escape(warning)}**" for warning in list_warnings(times))])
 
 
 def _lines(value: Any) -> list[str]:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from reconciler.cli.render_change_times import list_lines, list_warnings
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from reconciler.core.change_times import ChangeTimes
     from reconciler.core.changes import Action, Change, FieldChange, Snapshot
     from reconciler.core.plan import Plan
     from reconciler.core.preflight import Finding
@@ -46,7 +49,7 @@ def render_plan(plan: Plan) -> str:
     """
     lines = [click.style(f"Plan for {plan.target}, owner {plan.owner}", bold=True), ""]
     for change in plan.changes:
-        lines.extend(_render_change(change))
+        lines.extend(_render_change(change, plan.times.get(change.name)))
         lines.append("")
     if plan.migrations:
         lines += [f"Migrations to run first: {', '.join(plan.migrations)}", ""]
@@ -121,7 +124,7 @@ def list_names(names: tuple[str, ...]) -> str:
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
-def _render_change(change: Change) -> Iterator[str]:
+def _render_change(change: Change, times: ChangeTimes | None) -> Iterator[str]:
     sign = click.style(
         f"{SIGNS[change.action]} {change.kind} {change.name}", fg=_COLOURS[change.action], bold=True
     )
@@ -133,9 +136,18 @@ def _render_change(change: Change) -> Iterator[str]:
         yield from _render_snapshot(change.before)
     for field in change.fields:
         yield from _render_field(field)
+    if times is not None:
+        yield from _render_times(times)
     if change.obstacle is not None:
         yield "      " + click.style("cannot: ", fg="red", bold=True) + clean(change.obstacle.why)
         yield f"      {clean(change.obstacle.remedy)}"
+
+
+def _render_times(times: ChangeTimes) -> Iterator[str]:
+    for label, text in list_lines(times):
+        yield f"      {label:<8}  {clean(text)}"
+    for warning in list_warnings(times):
+        yield "      " + click.style("! ", fg="yellow", bold=True) + clean(warning)
 
 
 def _render_snapshot(snapshot: Snapshot) -> Iterator[str]:

@@ -19,8 +19,6 @@ from reconciler.core.timings import make_entry_timing
 from reconciler.core.words import describe_timing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from reconciler.core.changes import Change, Snapshot
     from reconciler.core.facts import Facts
     from reconciler.core.local_rules import LocalRule
@@ -31,6 +29,7 @@ _NEXT: Final = 3
 _AROUND: Final = 25
 _MOST_SKIPPED: Final = 10
 _OFTEN: Final = timedelta(minutes=15)
+_DAY: Final = timedelta(days=1)
 _INSTANT: Final = timedelta(microseconds=1)
 _MORE: Final = 1.001
 
@@ -46,6 +45,7 @@ class TimesView:
         per_day: Runs on a usual day; nothing while it is inactive.
         woken_per_day: How often its entry fires on a usual day, where that is more often than it runs.
         active: Whether it runs at all.
+        by_clock: Whether a clock decides when: `@reboot` has no next run, and is not over.
     """
 
     words: str
@@ -54,6 +54,7 @@ class TimesView:
     per_day: float
     woken_per_day: float | None = None
     active: bool = True
+    by_clock: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +89,14 @@ class Timeline(Mapping[str, ChangeTimes]):
     Attributes:
         changes: Of the plan, by name.
         facts: Of the target's server.
+        server_zone: In which its pg_cron reads schedules.
         now: By the server's clock, aware.
         running: Runs that go on, by job.
     """
 
     changes: Mapping[str, Change]
     facts: Facts
+    server_zone: str
     now: datetime
     running: Mapping[str, tuple[Running, ...]]
 
@@ -101,7 +104,7 @@ class Timeline(Mapping[str, ChangeTimes]):
         change = self.changes[name]
         times = find_change_times(
             change,
-            server_zone=self.facts.timezone,
+            server_zone=self.server_zone,
             now=self.now,
             running=self.running.get(change.renamed_from or name, ()),
             facts=self.facts,
@@ -234,6 +237,7 @@ def _make_view(side: _Side, server_zone: str, now: datetime) -> TimesView:
         per_day=per_day,
         woken_per_day=woken,
         active=side.active,
+        by_clock=not timing.word,
     )
 
 
@@ -248,28 +252,37 @@ def _find_turn(
     the runs are fewer. So a daily run that is put off by an hour is neither, while today's is still to come.
     A step of less than a quarter of the shortest, or of nearly two of the longest, needs no such look.
     """
-    before = find_previous_runs(old, before=now, count=_AROUND)
-    ahead = find_runs(new, after=now, count=_AROUND)
-    if not before or not ahead:
+    before, old_ahead = _list_around(old, now)
+    new_before, ahead = _list_around(new, now)
+    steps = [
+        later - earlier
+        for runs in ((*before, *old_ahead), (*new_before, *ahead))
+        for earlier, later in pairwise(runs)
+    ]
+    # Before anybody has read of one that comes so often, other runs are the next ones.
+    if not before or not ahead or max(steps, default=_OFTEN) <= _OFTEN:
         return None, (), ()
-    old_steps = _measure_steps((*reversed(before), *find_runs(old, after=now, count=_AROUND)))
-    new_steps = _measure_steps((*reversed(find_previous_runs(new, before=now, count=_AROUND)), *ahead))
-    if not old_steps or not new_steps:
-        return None, (), ()
-    step = ahead[0] - before[0]
-    shortest, longest = min(*old_steps, *new_steps), max(*old_steps, *new_steps)
-    if longest <= _OFTEN:
-        return None, (), ()  # before anybody has read it, other runs are the next ones
+    last, step = before[-1], ahead[0] - before[-1]
+    shortest, longest = min(steps), max(steps)
     if step < shortest and (step * 4 < shortest or _compare_counts(old, new, now) > 0):
-        return before[0], (), ahead[:1]
+        return last, (), ahead[:1]
     if step > longest and (step * 4 > longest * 7 or _compare_counts(old, new, now) < 0):
         missing = find_runs_between(old, after=now, until=ahead[0] - _INSTANT)
-        return before[0], tuple(islice(missing, _MOST_SKIPPED)), ()
+        return last, tuple(islice(missing, _MOST_SKIPPED)), ()
     return None, (), ()
 
 
-def _measure_steps(runs: Sequence[datetime]) -> list[timedelta]:
-    return [later - earlier for earlier, later in pairwise(runs)]
+@lru_cache(maxsize=4096)
+def _list_around(timing: Timing, now: datetime) -> tuple[tuple[datetime, ...], tuple[datetime, ...]]:
+    """List some two dozen runs up to now, at least the last one, and as many from now on; both ascending."""
+    rate = count_per_day(timing, now=now) if not timing.seconds else 0
+    before: tuple[datetime, ...] = ()
+    if rate:
+        before = tuple(find_runs_between(timing, after=now - _AROUND / rate * _DAY, until=now))
+    return (
+        before[-_AROUND:] or find_previous_runs(timing, before=now, count=1),
+        find_runs(timing, after=now, count=_AROUND),
+    )
 
 
 def _compare_counts(old: Timing, new: Timing, now: datetime) -> int:

@@ -42,6 +42,7 @@ DAYS: Final = tuple(name[:3] for name in DAY_NAMES)
 _TRIGGERS: Final = ("schedule", "every", "daily", "weekly", "monthly", "once", "after")
 _OWN_TIMES: Final = frozenset({"timezone", "spread", "ambiguous", "nonexistent"})
 _LIMITS: Final = frozenset({"start_at", "end_at", "blackout"})
+_GUARDING: Final = _OWN_TIMES | _LIMITS
 _LOCAL: Final = frozenset({"daily", "weekly", "monthly"})
 _NO_SPREAD: Final = timedelta(0)
 _NOWHERE: Final = Place(path="", line=0, column=0)
@@ -72,7 +73,7 @@ def read_timing(
         trigger = next((key for key in _TRIGGERS if key in declared), "")
         if entry_schedule and not (kind == "job" and _is_guarded(declared, trigger, server_zone)):
             return _read_entry(entry_schedule, server_zone)
-        if kind == "worker":
+        if kind == "worker" or (trigger == "schedule" and _GUARDING.isdisjoint(declared)):
             return _read_entry(declared["schedule"], server_zone)
         return _read_job(declared, trigger, entry_schedule, name, server_zone)
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -92,7 +93,7 @@ def make_trigger(key: str, value: Any) -> Trigger:
     if key == "schedule":
         return Schedule(text=value)
     if key == "every":
-        return Every(interval=parse_duration(value))
+        return Every(interval=_read_duration(value))
     if key == "once":
         return Once(at=read_instant(value))
     if key == "after":
@@ -149,11 +150,14 @@ def _is_guarded(declared: Mapping[str, Any], trigger: str, server_zone: str) -> 
     if declared.get("mode") == "direct" or not trigger:
         return False
     return (
-        not (_OWN_TIMES | _LIMITS).isdisjoint(declared)
+        not _GUARDING.isdisjoint(declared)
         or (trigger in _LOCAL and server_zone not in UTC_NAMES)
         or (trigger == "monthly" and not isinstance(declared["monthly"]["day"], int))
-        or (trigger == "every" and not divides_evenly(parse_duration(declared["every"])))
+        or (trigger == "every" and not divides_evenly(_read_duration(declared["every"])))
     )
+
+
+_read_duration = lru_cache(maxsize=1024)(parse_duration)
 
 
 @lru_cache(maxsize=4096)
@@ -178,7 +182,7 @@ def _read_job(
         start_at=read_instant(declared["start_at"]) if "start_at" in declared else None,
         end_at=read_instant(declared["end_at"]) if "end_at" in declared else None,
         blackout=make_blackouts(declared.get("blackout", ())),
-        spread=parse_duration(declared["spread"]) if "spread" in declared else _NO_SPREAD,
+        spread=_read_duration(declared["spread"]) if "spread" in declared else _NO_SPREAD,
         ambiguous=declared.get("ambiguous", ""),
         nonexistent=declared.get("nonexistent", ""),
     )

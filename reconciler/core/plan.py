@@ -153,6 +153,7 @@ def _make_timeline(changes: Sequence[Change], observed: ObservedState, now: date
     return Timeline(
         changes={change.name: change for change in changes},
         facts=observed.facts,
+        server_zone=observed.facts.timezone,
         now=now,
         running=observed.running,
     )
