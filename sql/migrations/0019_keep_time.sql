@@ -199,7 +199,8 @@ CREATE FUNCTION reconciler.next_time(
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN reconciler.find_time(schedule, after, zone, ambiguous, nonexistent, true);
+    RETURN CASE WHEN num_nulls(schedule, after, zone) = 0
+                THEN reconciler.find_time(schedule, after, zone, ambiguous, nonexistent, true) END;
 END
 $$;
 COMMENT ON FUNCTION reconciler.next_time(text, timestamptz, text, text, text) IS
@@ -289,7 +290,7 @@ SELECT j.name,
                       ELSE '0 0 * * *' END
               END AS schedule,
               -- As pg_cron reads it, where nobody says otherwise.
-              is_even AND s ? 'spread' OR s ? 'schedule' AND NOT s ?| '{timezone,ambiguous,nonexistent}' AS as_ever
+              s ? 'spread' AND (is_even OR s ? 'schedule' AND NOT s ?| '{timezone,ambiguous,nonexistent}') AS as_ever
        ) AS rule
  WHERE coalesce(s ->> 'mode', 'managed') = 'managed' AND NOT s ? 'once'
    AND (s ?| '{timezone,start_at,end_at,blackout,spread,ambiguous,nonexistent}'

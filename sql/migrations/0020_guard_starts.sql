@@ -95,7 +95,7 @@ CREATE FUNCTION reconciler.find_due(
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    latest  timestamptz := least(until, after + interval '8 years');
+    latest  timestamptz := least(until, greatest(after, timing.start_at) + interval '8 years');
     at      timestamptz := after;
     over    timestamptz;
     -- What counts seconds from its last start begins at once.
