@@ -24,6 +24,7 @@ COMMANDS = {
     "drift": ("planning", "Show what was changed behind the files' back."),
     "import": ("importing", "Write entries that nobody declared as spec files."),
     "status": ("status", "Show how every job fares and when it runs next."),
+    "calendar": ("calendars", "Show when how many jobs start, and where too many do."),
     "runs": ("runs", "Show what ran."),
     "run": ("running", "Run a job now, or rehearse it."),
     "cancel": ("cancelling", "End runs that go on."),

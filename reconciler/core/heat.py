@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -264,6 +265,31 @@ def find_busiest(load: Load, count: int) -> tuple[Busy, ...]:
         )
         left &= ~alike
     return tuple(found)
+
+
+def find_levels(heat: Heat, count: int) -> tuple[int, ...]:
+    """Find up to how many starts a cell is of each level, so that few and many are both told apart.
+
+    Args:
+        heat: The map.
+        count: How many levels; cells without starts are of none.
+
+    Returns:
+        The highest number of each level, ascending; each begins after the one before, and may be empty. What
+        lies between the lowest and the highest number is parted into equal ratios.
+    """
+    numbers = [cell.starts for row in heat.rows for cell in row.cells if cell and cell.starts]
+    if not numbers:
+        return (0,) * count
+    low, high = min(numbers), max(numbers)
+    if low == high:
+        return (high,) * count
+    return (*(int(low * (high / low) ** (number / count)) for number in range(1, count)), high)
+
+
+def find_level(starts: int, levels: tuple[int, ...]) -> int:
+    """Find the level of a cell, from 1; 0 for one without starts."""
+    return bisect_left(levels, starts) + 1 if starts else 0
 
 
 def _make_cell(load: Load, minutes: int, crowded: int) -> Cell:
