@@ -98,9 +98,9 @@ def find_previous_runs(
     while True:
         after = before - look * _SECOND
         runs = list(find_runs_between(timing, after=after, until=before, clock=clock))
-        if len(runs) >= count or look > _YEARS:
+        if len(runs) >= count or look == _YEARS:
             return tuple(reversed(runs[-count:]))
-        look *= 8
+        look = min(look * 8, _YEARS)
 
 
 def iterate_runs(timing: Timing, *, after: datetime, clock: Clock | None = None) -> Iterator[datetime]:
