@@ -134,6 +134,7 @@ def _render_often(view: TimesView) -> str:
     return rate if view.woken_per_day is None else f"{rate} (woken {render_rate(view.woken_per_day)})"
 
 
+@lru_cache(maxsize=4096)  # likewise; whoever calls changes nothing in it
 def _render_json_view(view: TimesView | None) -> dict[str, Any] | None:
     if view is None:
         return None

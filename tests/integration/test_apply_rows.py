@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, LiteralString
 import pytest
 
 from tests.declared import LATER, Site, channel, job, once, queue, worker
+from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from reconciler.core.specs import Spec
@@ -109,10 +110,13 @@ def test_a_one_time_job_that_began_is_not_touched(site: Site, status: str) -> No
 
 def test_a_one_time_job_that_ran_and_was_cleared_away_stays_away(site: Site) -> None:
     """A row that retention took after its run does not come back."""
-    past = once("o", datetime(2020, 1, 1, tzinfo=UTC))
+    site.apply()
+    due_at = datetime.now(UTC) + timedelta(seconds=2)
+    past = once("o", due_at)
     site.apply(past)
     site.run("UPDATE reconciler.jobs SET status = 'completed'")
     site.run("DELETE FROM reconciler.jobs")
+    wait_until(lambda: datetime.now(UTC) > due_at, seconds=9, what="its time has come")
     assert site.changes(past) == []
     site.apply(past, job("a"))
     assert site.rows("SELECT count(*) FROM reconciler.jobs") == [(0,)]

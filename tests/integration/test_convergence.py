@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NAMES = ["a", "b", "c", "d"]
 SCHEDULES = ["0 0 29 2 *", "1 0 29 2 *", "@monthly"]
 ROLES = ["", "postgres", "alice"]
-TIMES = [LATER, LATER + timedelta(days=1), datetime(2020, 1, 1, tzinfo=UTC)]
+TIMES = [LATER, LATER + timedelta(days=1), LATER + timedelta(days=2)]
 TEXT = st.sampled_from(["SELECT 1", "SELECT 2", "SELECT '%s %% \\ '' {}'"])
 
 OUTSIDE: LiteralString = (
