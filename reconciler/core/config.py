@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
+from reconciler.core.policies import Governance
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -58,6 +60,7 @@ class Target:
         pg_cron: The version to check against without a connection; None checks for any version.
         policy: What may be taken away.
         runtime: The tool's own entries; None declares none.
+        governance: Policies on specs and changes, and when an apply is allowed.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Target:
     pg_cron: tuple[int, int, int] | None = None
     policy: Policy = field(default_factory=Policy)
     runtime: Runtime | None = None
+    governance: Governance = field(default_factory=Governance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

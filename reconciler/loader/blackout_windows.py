@@ -37,7 +37,7 @@ def canonical_windows(windows: Sequence[dict[str, Any]]) -> Any:
     """
     found = {}
     for number, window in enumerate(windows):
-        canonical = _canonical_window(window, number)
+        canonical = canonical_window(window, number)
         found[render_canonical(canonical)] = canonical
     ordered = [found[text] for text in sorted(found)]
     if _covers_weeks(make_blackouts(ordered)):
@@ -48,7 +48,19 @@ def canonical_windows(windows: Sequence[dict[str, Any]]) -> Any:
     return ordered or OMIT
 
 
-def _canonical_window(window: dict[str, Any], number: int) -> dict[str, Any]:
+def canonical_window(window: dict[str, Any], number: int = 0) -> dict[str, Any]:
+    """Give one window its canonical form.
+
+    Args:
+        window: As the schema takes it.
+        number: Where it is in its list; the path of a fault begins with it.
+
+    Returns:
+        What `make_blackouts` reads.
+
+    Raises:
+        UnreadableError: It is odd.
+    """
     result: dict[str, Any] = {}
     if "from" in window:
         start, end = (_read_clock(window[key], (number, key)) for key in ("from", "to"))

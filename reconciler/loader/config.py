@@ -13,6 +13,7 @@ from reconciler.core.dialects import parse_version
 from reconciler.core.durations import find_interval_fault, parse_duration
 from reconciler.core.names import SQL_OWNER, find_nearest
 from reconciler.errors import ConfigError, InvalidInputError
+from reconciler.loader.policies import find_policy_faults, make_governance
 from reconciler.loader.problems import Problem, render_problems
 from reconciler.loader.schema_check import Definition, find_schema_faults
 from reconciler.loader.sources import name_path, read_source
@@ -21,6 +22,7 @@ from reconciler.loader.variables import VariableError, insert_variables
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from reconciler.core.policies import Governance
     from reconciler.loader.sources import Source
 
 CONFIG_NAME: Final = "reconciler.yaml"
@@ -81,7 +83,7 @@ def load_config(path: Path) -> Config:
         problems += _find_problems(source)
     if problems:
         raise InvalidInputError(render_problems(problems))
-    return _make_config(path, source.value)
+    return _make_config(path, source)
 
 
 def resolve_target(config: Config, name: str | None, *, environment: Mapping[str, str]) -> Target:
@@ -179,6 +181,8 @@ def _find_problems(source: Source) -> list[Problem]:
             fault = _find_duration_fault(key, text) if key != "runners" else ""
             if fault:
                 complain(f"runtime.{key} of target {name}: {fault}", "targets", name, "runtime", key)
+    for path, fault in find_policy_faults(value):
+        complain(fault, *path)
     return problems
 
 
@@ -204,9 +208,13 @@ def _walk(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str |
             yield from _walk(child, (*path, number))
 
 
-def _make_config(path: Path, value: dict[str, Any]) -> Config:
+def _make_config(path: Path, source: Source) -> Config:
+    value = source.value
     jobs = value.get("jobs", "jobs.d")
-    targets = {name: _make_target(name, target) for name, target in sorted(value["targets"].items())}
+    targets = {
+        name: _make_target(name, target, make_governance(source, name))
+        for name, target in sorted(value["targets"].items())
+    }
     secrets: dict[str, Secret] = {}
     for name, secret in sorted(value.get("secrets", {}).items()):
         for store in _STORES:
@@ -222,7 +230,7 @@ def _make_config(path: Path, value: dict[str, Any]) -> Config:
     )
 
 
-def _make_target(name: str, value: dict[str, Any]) -> Target:
+def _make_target(name: str, value: dict[str, Any], governance: Governance) -> Target:
     limits = value.get("limits", {})
     usual = Policy()
     return Target(
@@ -237,6 +245,7 @@ def _make_target(name: str, value: dict[str, Any]) -> Target:
             max_delete_share=float(limits.get("delete_share", usual.max_delete_share)),
         ),
         runtime=_make_runtime(value.get("runtime", {})),
+        governance=governance,
     )
 
 

@@ -11,6 +11,7 @@ from reconciler.core.specs import SECTIONS, Place, order_specs
 from reconciler.errors import InvalidInputError
 from reconciler.loader.builder import SpecBuilder
 from reconciler.loader.declarations import Declaration, merge
+from reconciler.loader.policies import find_violation_problems
 from reconciler.loader.problems import Problem, pick_line, render_problems
 from reconciler.loader.references import (
     find_duplicates,
@@ -64,6 +65,7 @@ def load_specs(config: Config, target: Target) -> tuple[Spec, ...]:
         specs = _build(wanted, config, target, problems)
         elsewhere = {one.name: one for one in declarations if not _is_wanted(one, target)}
         problems += find_reference_problems(wanted, elsewhere, _find_doubtful(sources))
+        problems += find_violation_problems(specs, wanted, target)
         if problems:
             raise InvalidInputError(render_problems(problems))
         return order_specs(specs)
