@@ -252,33 +252,50 @@ def _advise(
     }
     if not movable:
         return timedelta(0), frozenset(), "none of these jobs can be given a spread here"
-    least = 0
+    # Jobs that mostly come at other times stay where they are, if that is enough.
+    mostly = {name: timing for name, timing in movable.items() if _belongs(board.load, timing, herd)}
+    most = 0
     for spread in SPREADS:
-        moved = {
-            name: timing for name, timing in movable.items() if not _loses(board.load, name, timing, spread)
-        }
-        tally = board.tally(frozenset(moved))
-        shifted: defaultdict[tuple[Timing, timedelta], int] = defaultdict(int)
-        for name, timing in moved.items():
-            shifted[timing, find_shift(name, spread)] += 1
-        touched = herd.minutes
-        for (timing, shift), times in shifted.items():
-            minutes = board.load.finder.find(timing, shift)
-            tally.add(minutes, times)
-            touched |= minutes & ~before
-        after = board.find_crowded(tally)
-        # What was too much elsewhere is another herd's.
-        if not after & ~(before & ~herd.minutes):
-            most = tally.find_most(touched)[0] + len(board.load.base)
-            jobs = count(len(moved), "job")
-            advice = f"spread: {render_duration(spread)} in {jobs} leaves {most} at most"
-            return spread, frozenset(moved), advice
-        least = tally.find_most(after)[0] + len(board.load.base)
+        for candidates in (mostly, movable):
+            moved = frozenset(
+                name for name, timing in candidates.items() if not _loses(board.load, name, timing, spread)
+            )
+            is_parted, most = _try(board, herd, before, {name: movable[name] for name in moved}, spread)
+            if is_parted:
+                jobs = count(len(moved), "job")
+                return spread, moved, f"spread: {render_duration(spread)} in {jobs} leaves {most} at most"
     advice = (
-        f"not even spread: {render_duration(SPREADS[-1])} is enough ({least} would start in one minute): "
+        f"not even spread: {render_duration(SPREADS[-1])} is enough ({most} would start in one minute): "
         "give some of them other times, or the server a higher cron.max_running_jobs"
     )
     return timedelta(0), frozenset(), advice
+
+
+def _try(
+    board: _Board, herd: Gathering, before: int, moved: Mapping[str, Timing], spread: timedelta
+) -> tuple[bool, int]:
+    """Tell whether a herd is parted when some of its jobs are spread, and how many start at most then.
+
+    What was crowded elsewhere `before` is another herd's.
+    """
+    tally = board.tally(frozenset(moved))
+    shifted: defaultdict[tuple[Timing, timedelta], int] = defaultdict(int)
+    for name, timing in moved.items():
+        shifted[timing, find_shift(name, spread)] += 1
+    touched = herd.minutes
+    for (timing, shift), times in shifted.items():
+        minutes = board.load.finder.find(timing, shift)
+        tally.add(minutes, times)
+        touched |= minutes
+    others = before & ~herd.minutes
+    most = tally.find_most(touched & ~others)[0] + len(board.load.base)
+    return not board.find_crowded(tally) & ~others, most
+
+
+def _belongs(load: Load, timing: Timing, herd: Gathering) -> bool:
+    """Tell whether at least half of a job's runs are part of a herd."""
+    minutes = load.finder.find(timing)
+    return 2 * (minutes & herd.minutes).bit_count() >= minutes.bit_count()
 
 
 def _is_dense(timing: Timing) -> bool:

@@ -10,6 +10,7 @@ from reconciler.core.canonical import digest, render_canonical
 from reconciler.core.change_times import Timeline
 from reconciler.core.changes import ACTIONS, Action, Change, Obstacle
 from reconciler.core.diff import diff, find_undeclared
+from reconciler.core.herd_notices import find_herd_notices
 from reconciler.core.state import Notice
 from reconciler.core.steps import find_obstacles
 from reconciler.core.time_notices import find_time_notices, refuse_past
@@ -140,6 +141,7 @@ def make_plan(
             *_find_settled(desired, observed),
             *_find_pauses(desired, observed),
             *find_time_notices(desired, observed),
+            *find_herd_notices(desired, observed, changes),
         ),
         findings=tuple(findings),
         migrations=tuple(migrations),

@@ -251,6 +251,15 @@ def test_no_run_is_moved_into_its_blackout() -> None:
     assert not kept & set(herd.moved)
 
 
+def test_jobs_that_mostly_come_at_other_times_stay() -> None:
+    """A job of every five minutes is not put off for the sake of midnight, unless it is needed."""
+    often = jobs(3, "*/5 * * * *", "often")
+    (herd,) = herds([*jobs(9), *often], 8)
+    assert herd.spread
+    assert not any(name.startswith("often") for name in herd.moved)
+    assert [herd.moved != () for herd in herds([*jobs(2, "*/6 * * * *"), *often], 4)] == [True]
+
+
 def test_advice_for_one_herd_counts_for_the_next() -> None:
     """Jobs that are part of two herds are moved once."""
     found = herds([*jobs(5, "0 0,12 * * *", "a"), *jobs(1, "0 0 * * *", "b")], 4)
