@@ -22,7 +22,10 @@ COMMANDS = {
     "plan": ("planning", "Show what an apply would change."),
     "apply": ("applying", "Make the target as declared, in one transaction."),
     "drift": ("planning", "Show what was changed behind the files' back."),
+    "comment": ("commenting", "Show a plan as one comment on a pull request."),
     "import": ("importing", "Write entries that nobody declared as spec files."),
+    "explain": ("explaining", "Say when a schedule or a job runs, in words and in instants."),
+    "next": ("upcoming", "List the runs to come."),
     "status": ("status", "Show how every job fares and when it runs next."),
     "calendar": ("calendars", "Show when how many jobs start, and where too many do."),
     "runs": ("runs", "Show what ran."),
@@ -43,7 +46,7 @@ COMMANDS = {
 }
 """Each command's module and help."""
 
-_ATTRIBUTES = {"import": "import_"}
+_ATTRIBUTES = {"import": "import_", "next": "next_"}
 
 
 class LazyGroup(click.Group):

@@ -1,0 +1,41 @@
+"""Look at a target for commands that say when jobs run: its pg_cron, and all that it holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reconciler.core.specs import JobSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from reconciler.cli.session import Session
+    from reconciler.core.explanations import Server
+    from reconciler.core.specs import Spec
+    from reconciler.core.state import ObservedState
+
+
+def observe_server(session: Session, specs: Iterable[Spec]) -> tuple[Server, ObservedState]:
+    """Look at a target; changes nothing.
+
+    Args:
+        session: With the target.
+        specs: Whose zones matter.
+
+    Returns:
+        Its pg_cron, and all that it holds.
+
+    Raises:
+        ReconcilerError: There is no connection, or no pg_cron.
+    """
+    from reconciler.core.clocks import make_clock
+    from reconciler.core.explanations import Server
+    from reconciler.database.observe import observe, require_pg_cron
+
+    zones = {spec.timezone for spec in specs if isinstance(spec, JobSpec)} - {""}
+    with session.connect() as conn:
+        observed = observe(conn, zones).state
+    require_pg_cron(observed.facts)
+    clocks = {zone: make_clock(offsets) for zone, offsets in observed.clocks.items()}
+    facts = observed.facts
+    return Server(zone=facts.timezone, dialect=facts.dialect, clocks=clocks), observed
