@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape
 
@@ -27,6 +28,8 @@ _TOP: Final = 76
 _TALL: Final = 20
 _WIDE: Final = {60: 96, 15: 168, 10: 112, 5: 56}
 _HERDS: Final = 5
+# The width of a letter, generously.
+_LETTER: Final = 6.8
 _LIGHT: Final = ("#eef1f4", "#b9d8f2", "#6fb0e6", "#2f7fc4", "#0f4c86")
 _DARK: Final = ("#1d242c", "#16406b", "#1f69ad", "#4b9fe0", "#a9d4fa")
 # What XML has no way to say, and what would be read as the end of something.
@@ -45,7 +48,7 @@ def render_svg(calendar: Calendar) -> str:
     heat = calendar.heat
     width = _LEFT + len(render_columns(heat)) * _WIDE[heat.step] + 16
     below = _TOP + len(heat.rows) * _TALL + 12
-    notes = list(_list_notes(calendar))
+    notes = [line for note in _list_notes(calendar) for line in wrap(note, int((width - 32) / _LETTER))]
     height = below + 26 + 18 * len(notes) + 8
     title = _spell(render_title(calendar))
     size = f'width="{width}" height="{height}"'
