@@ -44,6 +44,7 @@ _OWN_TIMES: Final = frozenset({"timezone", "spread", "ambiguous", "nonexistent"}
 _LIMITS: Final = frozenset({"start_at", "end_at", "blackout"})
 _GUARDING: Final = _OWN_TIMES | _LIMITS
 _LOCAL: Final = frozenset({"daily", "weekly", "monthly"})
+_MINUTE: Final = timedelta(minutes=1)
 _NO_SPREAD: Final = timedelta(0)
 _NOWHERE: Final = Place(path="", line=0, column=0)
 _NO_BODY: Final = SqlBody(text="")
@@ -153,8 +154,14 @@ def _is_guarded(declared: Mapping[str, Any], trigger: str, server_zone: str) -> 
         not _GUARDING.isdisjoint(declared)
         or (trigger in _LOCAL and server_zone not in UTC_NAMES)
         or (trigger == "monthly" and not isinstance(declared["monthly"]["day"], int))
-        or (trigger == "every" and not divides_evenly(_read_duration(declared["every"])))
+        or (trigger == "every" and not _is_even(declared["every"]))
     )
+
+
+def _is_even(every: str) -> bool:
+    """Tell whether an interval's entry says it by itself."""
+    interval = _read_duration(every)
+    return interval < _MINUTE or divides_evenly(interval)
 
 
 _read_duration = lru_cache(maxsize=1024)(parse_duration)
@@ -168,10 +175,12 @@ def _read_entry(schedule: str, zone: str) -> Timing:
 def _read_job(
     declared: Mapping[str, Any], trigger: str, entry_schedule: str, name: str, server_zone: str
 ) -> Timing | None:
-    if trigger == "schedule" and entry_schedule and _OWN_TIMES.isdisjoint(declared):
-        value = entry_schedule  # which the window and the blackouts limit
-    else:
-        value = declared[trigger]
+    value = declared[trigger]
+    goes_by_entry = trigger == "schedule" or (
+        trigger == "every" and "start_at" not in declared and _is_even(value)
+    )
+    if entry_schedule and goes_by_entry and _OWN_TIMES.isdisjoint(declared):
+        trigger, value = "schedule", entry_schedule  # which the window and the blackouts limit
     spec = JobSpec(
         name=name,
         place=_NOWHERE,
