@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from reconciler.core.changes import ACTIONS
+from reconciler.core.comment_times import list_lines, list_warnings
 from reconciler.core.markdown import fence, fold, measure, prose, reveal, shorten, span
 
 if TYPE_CHECKING:
@@ -161,6 +162,10 @@ def _render_change(change: Mapping[str, Any], *, is_short: bool) -> str:
         blocks.append(
             f"> **Cannot be done:** {prose(obstacle['why'])}  \n> To do: {prose(obstacle['remedy'])}"
         )
+    if (times := change.get("times")) is not None:  # since format 1.1
+        warnings, lines = list(list_warnings(times)), list(list_lines(times))
+        blocks += ["> " + "  \n> ".join(warnings)] if warnings else []
+        blocks += ["  \n".join(lines)] if lines and not is_short else []
     if not is_short:
         parts = [_render_part(part) for part in _list_parts(change) if part.lines]
         if sum(map(measure, parts)) > _BLOCK:

@@ -152,6 +152,71 @@ def test_entries_show_what_the_spec_does_not_say() -> None:
     assert "entry.name" not in text
 
 
+def make_view(words: str = "every day at 08:00", **changed: Any) -> dict[str, Any]:
+    """Make the JSON of one side of a change in time."""
+    runs = ["2026-12-01T07:00:00Z", "2026-12-02T07:00:00Z"]
+    view = {"words": words, "zone": "Europe/Oslo", "active": True, "next_runs": runs, "per_day": 1.0}
+    return {**view, "woken_per_day": None, **changed}
+
+
+def make_times(before: Any = None, after: Any = None, **changed: Any) -> dict[str, Any]:
+    """Make the JSON of what a change does in time."""
+    rest: dict[str, Any] = {
+        "same_times": False,
+        "last_run": None,
+        "skipped": [],
+        "doubled": [],
+        "running": [],
+        "fate": None,
+    }
+    return {"before": before, "after": after, **rest, **changed}
+
+
+@pytest.mark.parametrize(
+    ("times", "shown"),
+    [
+        (make_times(), []),
+        (
+            make_times(None, make_view()),
+            [
+                "Runs every day at `08:00` in `Europe/Oslo`  ",
+                "Next `2026-12-01T07:00:00Z`, `2026-12-02T07:00:00Z`",
+            ],
+        ),
+        (make_times(make_view(), None), ["Runs every day at `08:00` in `Europe/Oslo` → no more"]),
+        (
+            make_times(make_view(), make_view("every hour", per_day=24, active=False, next_runs=[])),
+            [
+                "Runs every day at `08:00` in `Europe/Oslo` → every hour in `Europe/Oslo`, inactive  ",
+                "On a usual day 1 times → 24 times",
+            ],
+        ),
+        (
+            make_times(make_view(), make_view(), same_times=True),
+            ["Runs every day at `08:00` in `Europe/Oslo`, the same times as before"],
+        ),
+        (
+            make_times(last_run="L", doubled=["D"], skipped=["S", "T"]),
+            [
+                "> **Would run again** at `D`; it was due last at `L`  ",
+                "> **Would be left out:** `S`, `T`; it was due last at `L`",
+            ],
+        ),
+        (
+            make_times(running=[{"run": 8, "since": "S"}], fate="goes on @all"),
+            ["> **Running now:** run 8, since `S`; goes on `@all`"],
+        ),
+        (make_times(running=[{"run": 8, "since": "S"}]), ["> **Running now:** run 8, since `S`"]),
+    ],
+)
+def test_what_a_change_does_in_time(times: dict[str, Any], shown: list[str]) -> None:
+    """When it runs, before and after; and the runs that come twice, are left out or go on."""
+    lines = render(make_change("a", "update", times=times)).splitlines()
+    head = next(number for number, line in enumerate(lines) if line.startswith("**update**"))
+    foot = next(number for number, line in enumerate(lines) if line.startswith("<sub>"))
+    assert [line for line in lines[head + 1 : foot] if line] == shown
+
+
 def test_many_fields_are_folded() -> None:
     """More than eight lines open with a click."""
     fields = [{"path": f"spec.x{number}", "before": 1, "after": 2} for number in range(5)]
@@ -352,6 +417,9 @@ def test_no_foreign_text_is_read_as_markdown(texts: list[str], action: str) -> N
         renamed_from=next(it),
         after=side,
         fields=[{"path": next(it), "before": texts[0], "after": texts[1]}],
+        times=make_times(
+            make_view(texts[0], zone=texts[1]), make_view(texts[2]), fate=texts[3], doubled=["D"]
+        ),
         obstacle={"kind": "refused", "why": next(it), "remedy": next(it)},
     )
     plan = make_plan_value(
@@ -366,4 +434,4 @@ def test_no_foreign_text_is_read_as_markdown(texts: list[str], action: str) -> N
     assert not re.search(r"(?m)^\s*/", text)
     rest = _read_foreign(text)
     rest = re.sub(r"(?m)^(> )?\*\*[A-Za-z0-9 :,.]+\*\*|^### |^> |</?sub>", "", rest)
-    assert not re.search(r"[@#<>\[\]`*_~|\\/&!$]|www|://|[^\x00-\x7f·…]", rest), rest
+    assert not re.search(r"[@#<>\[\]`*_~|\\/&!$]|www|://|[^\x00-\x7f·…→]", rest), rest
