@@ -220,7 +220,10 @@ def _shift_days(rule: LocalRule, shifts: set[int], dialect: Dialect) -> tuple[Lo
     exact = exact and len(rule.months) == 12 and not rule.nth and by_number == rule.either
     if rule.either:
         dates, is_right = _move_dates(rule, shifts, dialect)
-        found = replace(dates, weekdays=found.weekdays, months=dates.months | found.months, either=True)
+        months = dates.months | found.months
+        if not dates.last_day and dates.days == _ALL.days:
+            return replace(_ALL, months=months), False
+        found = replace(dates, weekdays=found.weekdays, months=months, either=True)
         exact = exact and is_right
     return found, exact
 

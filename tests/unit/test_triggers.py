@@ -113,6 +113,7 @@ _MONTHLY = Monthly(day="last", hour=8, minute=0)
         (Schedule(text="0 2 */2 * 1"), "Asia/Tokyo", "GMT", "0 17 * * 0", False),
         (Schedule(text="0 2 13 * 1-6"), "Europe/Oslo", "GMT", "0 0,1 13 * 1-6", False),
         (Schedule(text="0 1 13 * 1-6"), "Europe/Oslo", "GMT", "0 0,23 * * *", False),
+        (Schedule(text="0 1 1-31/2 * 1"), "Europe/Oslo", "GMT", "0 0,23 * * *", False),
         (Schedule(text="0 1 1,15 3 *"), "Asia/Tokyo", "GMT", "0 16 14,28,29 2,3 *", False),
         (Schedule(text="0 1 1 3 *"), "Asia/Tokyo", "GMT", "0 16 $ 2 *", True),
         (Schedule(text="0 22 29 2 *"), "America/Bogota", "GMT", "0 3 1 3 *", False),
