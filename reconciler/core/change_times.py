@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from reconciler.core.changes import Change, Snapshot
     from reconciler.core.facts import Facts
     from reconciler.core.local_rules import LocalRule
+    from reconciler.core.specs import Kind
     from reconciler.core.state import Running
     from reconciler.core.timings import Timing
 
@@ -153,14 +154,13 @@ def find_change_times(
     fate = "" if facts is None or not running else _describe_fate(change, facts)
     rest = ChangeTimes(running=running, fate=fate) if running else None
     same_entry = _schedule_of(change.before) == _schedule_of(change.after) != ""
-    before = _read_side(change.before, change, server_zone, by_entry=not same_entry)
-    after = _read_side(change.after, change, server_zone, by_entry=False)
+    old_name = change.renamed_from or change.name
+    before = _read_side(change.before, old_name, change.kind, server_zone, by_entry=not same_entry)
+    after = _read_side(change.after, change.name, change.kind, server_zone, by_entry=False)
     if before == after or change.action == "adopt":
         return rest
     try:
         views = [None if side is None else _make_view(side, server_zone, now) for side in (before, after)]
-        if views[0] == views[1]:
-            return rest
         times = ChangeTimes(before=views[0], after=views[1], running=running, fate=fate)
         if before is None or after is None or not (before.active and after.active):
             return times
@@ -179,7 +179,7 @@ def _schedule_of(snapshot: Snapshot | None) -> str:
 
 
 def _read_side(
-    snapshot: Snapshot | None, change: Change, server_zone: str, *, by_entry: bool
+    snapshot: Snapshot | None, name: str, kind: Kind, server_zone: str, *, by_entry: bool
 ) -> _Side | None:
     """Read one side; where the entry is as the document wants it, that says more of what is meant."""
     if snapshot is None or (snapshot.entry is None and not _is_once(snapshot)):
@@ -190,8 +190,8 @@ def _read_side(
         timing = read_timing(
             snapshot.document,
             entry.schedule if entry is not None and by_entry else "",
-            name=change.name if snapshot is change.after else change.renamed_from or change.name,
-            kind=change.kind,
+            name=name,
+            kind=kind,
             server_zone=server_zone,
         )
     if timing is None and entry is not None:
