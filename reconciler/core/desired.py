@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ from reconciler.core.timings import make_timing
 from reconciler.core.triggers import compile_timing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from reconciler.core.clocks import Clock
     from reconciler.core.config import Target
@@ -155,8 +156,7 @@ def _read_server(
 ) -> _Server:
     if clocks is None:
         zones = {facts.timezone, *(spec.timezone for spec in specs if isinstance(spec, JobSpec))} - {""}
-        # What clocks did once would make schedules come more often than they have to.
-        clocks = {zone: clock_of(zone).since(_FIRST_RUN) for zone in sorted(zones)}
+        clocks = _read_clocks(zones)
     return _Server(
         clocks=clocks,
         database=facts.database,
@@ -168,6 +168,16 @@ def _read_server(
         foreign_role=neighbours.entries[RUNNER] if is_foreign(target.role, neighbours) else "",
         has_runtime=target.runtime is not None,
     )
+
+
+def _read_clocks(zones: Iterable[str]) -> dict[str, Clock]:
+    """Read what this machine knows; a zone that it does not know is left out."""
+    found = {}
+    for zone in zones:
+        with suppress(ValueError):
+            # What clocks did once would make schedules come more often than they have to.
+            found[zone] = clock_of(zone).since(_FIRST_RUN)
+    return found
 
 
 def _place_worker(
@@ -242,7 +252,8 @@ def _compile_schedule(spec: JobSpec, server: _Server, problems: list[SpecProblem
         if problem is not None:
             problems.append(_describe(spec, problem.reason, problem.suggestion))
             return ""
-        if not (spec.timezone or spec.spread or spec.ambiguous or spec.nonexistent):
+        is_plain = not (spec.timezone or spec.spread or spec.ambiguous or spec.nonexistent)
+        if is_plain and spec.mode != "direct":
             return spec.trigger.text  # as most jobs have it; what leaves runs out is the database's to see
     timing = make_timing(spec, server.timezone)
     if timing is None:
@@ -255,7 +266,7 @@ def _compile_schedule(spec: JobSpec, server: _Server, problems: list[SpecProblem
         return ""
     if spec.mode == "direct" and not compiled.exact:
         reason = (
-            f"in this server's zone ({server.timezone}) no schedule of pg_cron says just that, and with "
+            f"no schedule of pg_cron says just that in this server's zone ({server.timezone}), and with "
             "mode: direct it would run whenever its entry fires"
         )
         problems.append(_describe(spec, reason, "mode: managed"))

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from reconciler.core.clocks import Clock
 from reconciler.core.config import Runtime, Target
 from reconciler.core.desired import HOLDS, make_desired
 from reconciler.core.names import is_name
 from reconciler.core.runtime_jobs import Neighbours
 from reconciler.core.specs import (
+    Blackout,
     ChannelSpec,
     Daily,
     Every,
@@ -18,6 +20,7 @@ from reconciler.core.specs import (
     HttpBody,
     JobSpec,
     Monthly,
+    NthWeekday,
     Once,
     Schedule,
     Spec,
@@ -25,7 +28,7 @@ from reconciler.core.specs import (
     Succeeded,
     WorkerSpec,
 )
-from tests.core_builders import PLACE, make_entry, make_facts, make_job, make_other
+from tests.core_builders import PLACE, SETTINGS, make_entry, make_facts, make_job, make_other
 
 if TYPE_CHECKING:
     from reconciler.core.facts import Facts
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 _HTTP = HttpBody(url="https://shop.example/run")
 _HANDLER = HandlerBody(handler="mail.welcome", queue="default")
+_AT = datetime(2026, 12, 1, tzinfo=UTC)
+_EIGHT = Daily(hour=8, minute=0)
 _ONCE = Once(at=datetime(2026, 12, 1, tzinfo=UTC))
 _SENDING = make_facts(extensions=frozenset({"http"}))
 _WORKER = WorkerSpec(name="w", place=PLACE, document="{}", schedule="* * * * *", queue="default")
@@ -82,6 +87,14 @@ def test_a_managed_job_is_one_constant_call() -> None:
         ({"role": "billing"}, {"username": "billing"}),
         ({"trigger": Daily(hour=2, minute=30)}, {"schedule": "30 2 * * *"}),
         ({"timezone": "UTC"}, {}),
+        ({"trigger": _EIGHT, "timezone": "Asia/Kolkata"}, {"schedule": "30 2 * * *"}),
+        ({"trigger": _EIGHT, "timezone": "Europe/Oslo"}, {"schedule": "0 6,7 * * *"}),
+        ({"trigger": _EIGHT, "timezone": "Europe/Moscow"}, {"schedule": "0 5 * * *"}),
+        ({"trigger": Every(interval=timedelta(days=2))}, {"schedule": "0 0 * * *"}),
+        ({"trigger": _EIGHT, "start_at": _AT, "end_at": _AT}, {"schedule": "0 8 * * *"}),
+        ({"start_at": _AT, "blackout": (Blackout(days=(0, 6)),)}, {}),
+        ({"spread": timedelta(minutes=30)}, {"schedule": "10 * * * *"}),
+        ({"ambiguous": "first", "timezone": "Europe/Oslo"}, {}),
         ({"database": "app"}, {}),
     ],
 )
@@ -103,7 +116,6 @@ def test_the_targets_role_runs_what_names_none() -> None:
     ("spec", "code"),
     [
         (make_job("a", body=_HTTP), "http"),
-        (make_job("a", timezone="Europe/Oslo"), "timezone"),
         (make_job("a", body=_HTTP, trigger=_ONCE), "http"),
         (make_job("a", body=_HTTP, trigger=Succeeded()), "http"),
         (make_other("worker", "a"), "http"),
@@ -250,7 +262,7 @@ def test_no_job_runs_as_the_role_of_another_owners_runner(trigger: Once | Succee
 def test_notices_and_resources_are_sorted_whatever_the_order() -> None:
     """Same input, same bytes."""
     specs: list[Spec] = [
-        make_job("b", timezone="Europe/Oslo"),
+        make_job("b", body=_HTTP),
         make_job("a", timezone="Europe/Oslo"),
         make_other("worker", "w"),
         make_other("queue", "q"),
@@ -258,7 +270,7 @@ def test_notices_and_resources_are_sorted_whatever_the_order() -> None:
     ]
     assert _make(*specs) == _make(*reversed(specs))
     assert list(_make(*specs).resources) == ["c", "q", "a", "b", "w"]
-    assert _notices(*specs) == {"http": ("w",), "timezone": ("a", "b")}
+    assert _notices(*specs) == {"http": ("b", "w")}
 
 
 _OLD = make_facts(extension="1.4-1", settings={})
@@ -269,8 +281,8 @@ _OLD = make_facts(extension="1.4-1", settings={})
     [
         (make_job(trigger=Schedule(text="* * * *")), None, "job a: "),
         (make_job(trigger=Schedule(text="0 0 * * * *")), None, "write "),
-        (make_job(trigger=Every(interval=timedelta(seconds=90))), None, "every 1m30s"),
-        (make_job(trigger=Monthly(day="last", hour=0, minute=0)), _OLD, "pg_cron 1.6"),
+        (make_job(trigger=Every(interval=timedelta(seconds=30))), _OLD, "pg_cron 1.5"),
+        (make_job(timezone="Mars/Olympus"), None, "job a: the server knows no time zone 'Mars/Olympus'"),
         (
             make_job(database="other"),
             None,
@@ -290,6 +302,39 @@ def test_what_the_server_cannot_take_is_a_problem_with_its_place(
 ) -> None:
     """The message names the resource, what is wrong and, where there is one, the right text."""
     assert words in _problem_of(spec, facts)
+
+
+@pytest.mark.parametrize(
+    ("changed", "zone", "schedule"),
+    [
+        ({"trigger": _EIGHT, "timezone": "Asia/Kolkata"}, "GMT", "30 2 * * *"),
+        ({"trigger": _EIGHT, "timezone": "Europe/Oslo"}, "Europe/Oslo", "0 8 * * *"),
+        ({"trigger": _EIGHT, "timezone": "Europe/Oslo"}, "GMT", ""),
+        ({"trigger": Every(interval=timedelta(minutes=7))}, "GMT", ""),
+        ({"trigger": Monthly(day=NthWeekday(weekday=1, nth=1), hour=8, minute=0)}, "GMT", ""),
+        ({"start_at": _AT}, "GMT", ""),
+    ],
+)
+def test_a_direct_job_needs_a_schedule_that_says_just_that(
+    changed: dict[str, Any], zone: str, schedule: str
+) -> None:
+    """Nobody stands between pg_cron and it who could pass over a fire."""
+    spec = make_job(mode="direct", **changed)
+    facts = make_facts(settings={**SETTINGS, "timezone": zone})
+    desired, problems = make_desired([spec], facts, owner="shop", target=_target())
+    entry = desired.resources["a"].entry
+    assert (entry.schedule if entry else "") == schedule
+    assert ["write 'mode: managed'" in problem.message for problem in problems] == [True] * (not schedule)
+
+
+def test_the_servers_own_clocks_decide_where_they_are_known() -> None:
+    """Its time zone data may be older or newer than this machine's."""
+    clocks = {"Europe/Oslo": Clock(offsets=(7200,))}
+    spec = make_job(trigger=_EIGHT, timezone="Europe/Oslo")
+    desired, _ = make_desired([spec], make_facts(), owner="shop", target=_target(), clocks=clocks)
+    entry = desired.resources["a"].entry
+    assert entry is not None
+    assert entry.schedule == "0 6 * * *"
 
 
 def test_a_schedule_that_cannot_be_taken_makes_no_entry() -> None:
