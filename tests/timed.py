@@ -9,6 +9,8 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from psycopg import sql
+
 from reconciler.core.config import Config, Target
 from reconciler.core.specs import JobSpec, Place
 from reconciler.loader.builder import SpecBuilder
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from random import Random
 
     import psycopg
+
+    from tests.declared import Site
 
 FIRST = datetime(1990, 1, 1, tzinfo=UTC)
 LAST = datetime(2038, 1, 1, tzinfo=UTC)
@@ -296,3 +300,25 @@ def read_timing(conn: psycopg.Connection, name: str) -> dict[str, Any]:
     ).fetchone()
     found: dict[str, Any] = json.loads(json.dumps(row[0])) if row else {}
     return {key: value for key, value in found.items() if value not in ("00:00:00", [])}
+
+
+def aim(site: Site, name: str = "a", **columns: Any) -> None:
+    """Write the timing of a job that was applied, and let nothing of it be taken."""
+    values = {"blackout": "[]", **columns}
+    if "windows" in values:
+        values["blackout"] = json.dumps(values.pop("windows"))
+    with site.database.server.connect() as conn:
+        conn.execute("DELETE FROM reconciler.timings WHERE name = %s", [name])
+        conn.execute("UPDATE reconciler.job_states SET fired_at = NULL WHERE name = %s", [name])
+        conn.execute(
+            sql.SQL("INSERT INTO reconciler.timings (name, {}) VALUES (%s, {})").format(
+                sql.SQL(", ").join(map(sql.Identifier, values)),
+                sql.SQL(", ").join(sql.Placeholder() * len(values)),
+            ),
+            [name, *values.values()],
+        )
+
+
+def spell_moment(at: datetime, zone: str = "GMT") -> str:
+    """Spell the rule of one local minute of each day."""
+    return f"{at.astimezone(ZoneInfo(zone)):%-M %-H} * * *"
