@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from reconciler.database.apply import Applied
 
 
+def _check_reason(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    if value and not (value.strip() and value.isprintable()):
+        raise click.BadParameter("write one line that says why")
+    return value.strip()
+
+
 @click.command()
 @target_options
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
@@ -28,6 +35,13 @@ if TYPE_CHECKING:
     metavar="N",
     help="Consent to exactly N deletions, as the plan shows them.",
 )
+@click.option(
+    "--emergency",
+    default="",
+    metavar="REASON",
+    callback=_check_reason,
+    help="Apply outside of windows and at forbidden times; the revision keeps the reason.",
+)
 def apply(
     config_path: Path | None,
     target_name: str | None,
@@ -35,6 +49,7 @@ def apply(
     yes: bool,
     adopt: tuple[str, ...],
     allow_deletes: int | None,
+    emergency: str,
 ) -> int:
     """Make the target as declared, in one transaction.
 
@@ -45,7 +60,7 @@ def apply(
     from reconciler.database.launcher import remind_launcher
 
     session = open_session(config_path, target_name, dsn)
-    request = make_request(session, adopt)
+    request = replace(make_request(session, adopt), emergency=emergency)
     with session.connect() as conn:
         planned = plan_target(conn, request)
         refuse_problems(planned)

@@ -53,6 +53,7 @@ class Plan:
         resources: How many resources are declared.
         owned: How many resources of this owner the target holds.
         times: What the changes do in time, by the resource's name; none for a change that does nothing there.
+        closed: Why nothing may be applied at the moment; None where it may.
     """
 
     target: str
@@ -65,6 +66,7 @@ class Plan:
     resources: int = 0
     owned: int = 0
     times: Mapping[str, ChangeTimes] = field(default_factory=dict)
+    closed: Obstacle | None = None
 
     @property
     def pending(self) -> tuple[Change, ...]:
@@ -172,6 +174,8 @@ def find_refusal(plan: Plan, policy: Policy, *, allow_deletes: int | None) -> Ob
     Returns:
         The first thing in the way, or None.
     """
+    if plan.closed is not None and (plan.changes or plan.migrations):
+        return plan.closed
     refused = [change.obstacle for change in plan.refused if change.obstacle]
     if refused:
         others = f" (and {len(refused) - 1} more refused)" if len(refused) > 1 else ""

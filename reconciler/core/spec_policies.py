@@ -19,6 +19,7 @@ from reconciler.core.specs import (
     Spec,
     WorkerSpec,
 )
+from reconciler.core.state import Notice
 from reconciler.core.timings import Timing, make_timing
 
 if TYPE_CHECKING:
@@ -231,6 +232,31 @@ def _join(patterns: tuple[str, ...]) -> str:
     return " or ".join(patterns)
 
 
+def find_warnings(specs: Iterable[Spec], policies: Iterable[SpecPolicy], *, role: str) -> tuple[Notice, ...]:
+    """Find what policies of the level warn say.
+
+    Args:
+        specs: Sound ones.
+        policies: Of the target, in any order.
+        role: Who runs what names none; "" where it is not known.
+
+    Returns:
+        A notice for each policy that has something to say, by name.
+    """
+    warning = [policy for policy in policies if policy.level == "warn"]
+    found: dict[str, list[Violation]] = {}
+    for violation in SpecJudge(warning, role=role).judge(specs):
+        found.setdefault(describe_policy(violation.policy), []).append(violation)
+    return tuple(
+        Notice(
+            code="policy",
+            message=f"{policy}; {'; '.join(sorted({violation.fault for violation in found[policy]}))}",
+            names=tuple(sorted({violation.spec.name for violation in found[policy]})),
+        )
+        for policy in sorted(found)
+    )
+
+
 def find_forbidden_roles(
     specs: Iterable[Spec], policies: Iterable[SpecPolicy], *, role: str
 ) -> tuple[Violation, ...]:
@@ -254,7 +280,7 @@ def find_forbidden_roles(
             roles=policy.roles,
         )
         for policy in policies
-        if fits_any(policy.roles, role)
+        if policy.level == "refuse" and fits_any(policy.roles, role)
     ]
     unnamed = [spec for spec in specs if isinstance(spec, JobSpec | WorkerSpec) and not spec.role]
     return SpecJudge(about_roles, role=role).judge(unnamed)

@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler.collector import paused_collector
-from reconciler.core.desired import make_desired
+from reconciler.core.change_policies import judge_changes
+from reconciler.core.desired import SpecProblem, make_desired
 from reconciler.core.plan import Fingerprints, Plan, find_refusal, make_fingerprints, make_plan
+from reconciler.core.policies import Governance
 from reconciler.core.preflight import find_dangers
 from reconciler.core.runtime_jobs import find_neighbours
 from reconciler.core.secret_needs import find_missing_secrets
+from reconciler.core.spec_policies import find_forbidden_roles, find_warnings
 from reconciler.core.specs import JobSpec
 from reconciler.core.steps import Steps, make_steps
 from reconciler.errors import DatabaseError, RefusedError, RightsError, StalePlanError
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     import psycopg
 
     from reconciler.core.config import Policy
-    from reconciler.core.desired import SpecProblem
     from reconciler.core.state import DesiredState, ObservedState
 
     from .observe import Observation
@@ -142,11 +144,15 @@ def apply_target(
         if steps.changes:
             revision = _execute(conn, planned, steps, request)
             _verify(conn, planned, request)
+        secrets = () if planned.observed.secrets is None else put_secrets(conn, request.secrets)
+        if secrets and planned.plan.closed is not None:
+            why = f"nothing was changed, though the secrets {', '.join(secrets)} have new values"
+            raise RefusedError(f"{why}: {planned.plan.closed.why}", remedy=planned.plan.closed.remedy)
         return Applied(
             plan=planned.plan,
             revision=revision,
             migrations=tuple(migration.name for migration in ran),
-            secrets=() if planned.observed.secrets is None else put_secrets(conn, request.secrets),
+            secrets=secrets,
         )
 
 
@@ -192,7 +198,29 @@ def _plan(observation: Observation, request: Request, *, known: Planned | None =
     )
     missing = find_missing_secrets(request.specs, observed.secrets, request.secrets)
     plan = replace(plan, notices=(*plan.notices, *missing))
-    return Planned(plan=plan, desired=desired, observed=observed, problems=problems)
+    return _judge(Planned(plan=plan, desired=desired, observed=observed, problems=problems), request)
+
+
+def _judge(planned: Planned, request: Request) -> Planned:
+    """Judge by the policies and windows of the target, at the time of the database's clock."""
+    plan, observed, governance = planned.plan, planned.observed, request.target.governance
+    if governance == Governance():
+        return planned
+    assert observed.now is not None  # noqa: S101 - each observation asks for it
+    verdict = judge_changes(plan.changes, governance, now=observed.now, emergency=request.emergency)
+    role = request.target.role or observed.facts.role
+    notices = (*plan.notices, *verdict.notices, *find_warnings(request.specs, governance.specs, role=role))
+    forbidden = (
+        () if request.target.role else find_forbidden_roles(request.specs, governance.specs, role=role)
+    )
+    return replace(
+        planned,
+        plan=replace(plan, changes=verdict.changes, closed=verdict.closed, notices=notices),
+        problems=(
+            *planned.problems,
+            *(SpecProblem(place=one.spec.place, message=one.message) for one in forbidden),
+        ),
+    )
 
 
 def _is_same_server(shown: Planned, observation: Observation) -> bool:

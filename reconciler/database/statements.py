@@ -40,6 +40,7 @@ class Request:
         actor: Who asks, for the revision; "" if unknown.
         commit: The commit of the files, for the revision; "" if unknown.
         secrets: What the database itself needs for its requests, by name; no part of the plan.
+        emergency: Why windows and forbidden times do not count for once, for the revision; "" where they do.
     """
 
     specs: Sequence[Spec]
@@ -49,6 +50,7 @@ class Request:
     actor: str = ""
     commit: str = ""
     secrets: Mapping[str, StoredSecret] = field(default_factory=dict)
+    emergency: str = ""
 
 
 def list_entry_statements(steps: Steps) -> Iterator[Statement]:
@@ -114,7 +116,7 @@ def make_revision(plan: Plan, steps: Steps, request: Request) -> dict[str, Any]:
         "actor": request.actor,
         "commit": request.commit,
         "release": __version__,
-        "summary": json.dumps(plan.count()),
+        "summary": json.dumps(plan.count() | ({"emergency": request.emergency} if request.emergency else {})),
         "changes": f"[{','.join(map(_render_change, steps.changes))}]",
     }
 
