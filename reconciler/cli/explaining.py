@@ -46,7 +46,7 @@ class _Ground:
 @target_options
 @click.argument("texts", nargs=-1, required=True, metavar="[SCHEDULE | NAME]...")
 @click.option("--timezone", "zone", type=read_zone, default=None, help="The zone of a schedule [pg_cron's].")
-@click.option("--count", type=click.IntRange(0, 1000), default=5, show_default=True, help="Next runs.")
+@click.option("--count", type=click.IntRange(1, 1000), default=5, show_default=True, help="Next runs.")
 @click.option("--after", type=read_instant, metavar="INSTANT", help="Look from then on instead of from now.")
 @click.option("--pg-cron", "version", type=read_version, metavar="VERSION", help="For it, such as 1.4.")
 @click.option("--json", "as_json", is_flag=True, help="Show it as JSON.")

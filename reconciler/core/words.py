@@ -102,7 +102,7 @@ def describe_clock_changes(timing: Timing, *, since: datetime = _RECENT) -> str:
     for change, before, after in clock.steps():
         if change >= to_seconds(since):
             low, high = sorted((change + before, change + after))
-            if any(_falls_within(time, low, high) for time in timing.rule.times):
+            if next(timing.rule.find_walls(low, high), None) is not None:
                 skipped, repeated = skipped or after > before, repeated or after < before
     what = "it" if len(timing.rule.times) == 1 else "a time of it"
     parts = []
@@ -278,11 +278,6 @@ def _name_days(days: frozenset[int], *, plural: bool = False) -> str:
 
 def _looks_at_dates(rule: LocalRule) -> bool:
     return rule.last_day or rule.days != _ALL_DAYS
-
-
-def _falls_within(time: int, low: int, high: int) -> bool:
-    """Tell whether a time of the day, in seconds, lies between two wall seconds."""
-    return low + (time - low) % 86_400 < high
 
 
 def _spell_interval(interval: timedelta) -> str:

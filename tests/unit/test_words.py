@@ -210,6 +210,7 @@ def test_an_instant_in_an_unknown_zone_is_said_in_utc() -> None:
             ("where the clocks skip it, at the first moment after"),
         ),
         (make_entry_timing("* * * * *", _OSLO), ""),
+        (make_entry_timing("30 2 * * 1-5", _OSLO), ""),
         (make_entry_timing("30 seconds", _OSLO), ""),
         (
             _local("0 * * * *"),
@@ -219,13 +220,13 @@ def test_an_instant_in_an_unknown_zone_is_said_in_utc() -> None:
             ),
         ),
         (
-            make_entry_timing("0 * * * 1-5", _OSLO),
+            make_entry_timing("0 * * * 0", _OSLO),
             "where the clocks skip a time of it, not at all; where a time of it comes twice, both times",
         ),
     ],
 )
 def test_what_happens_when_the_clocks_are_set_is_said_where_it_can_happen(timing: Timing, words: str) -> None:
-    """Nothing is said of times that no change touches, zones without changes, and what keeps its pace."""
+    """Nothing is said of times and days that no change touches, and of what keeps its pace."""
     assert describe_clock_changes(timing) == words
 
 
