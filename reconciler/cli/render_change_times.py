@@ -64,7 +64,7 @@ def list_warnings(times: ChangeTimes) -> Iterator[str]:
         if times.skipped:
             runs = ", ".join(render_local(run, times.before.zone) for run in times.skipped)
             many = len(times.skipped) > 1
-            yield f"the run{'s' if many else ''} at {runs} would be left out; was due last at {last}"
+            yield f"the run{'s' if many else ''} at {runs} would be left out; last due at {last}"
     fate = f"; {times.fate}" if times.fate else ""
     for going in times.running:
         since = render_local(going.run_at.replace(microsecond=0), zone)

@@ -91,6 +91,34 @@ def test_each_change_has_its_reason(
     assert change.source == "jobs.d/a.yaml:3"
 
 
+@pytest.mark.parametrize(
+    ("changed", "document", "reason"),
+    [
+        ({}, "", "drifted"),
+        ({"active": False}, "", "edited"),
+        ({"command": "SELECT 1"}, "", "edited"),
+        ({"username": "bob"}, "", "edited"),
+        ({}, _NEW, "edited"),
+    ],
+)
+def test_another_schedule_for_the_same_declaration_is_drift(
+    changed: dict[str, Any], document: str, reason: str
+) -> None:
+    """The server has other time zone data now, another zone or another pg_cron; nobody edited anything."""
+    change = _only(
+        make_scheduled("a", schedule="0 6,7 * * *", document=document, **changed),
+        observed=make_observed(_OURS, entries=(_ENTRY,)),
+    )
+    assert change.reason == reason
+
+
+def test_another_schedule_of_what_was_tampered_with_is_drift_alone() -> None:
+    """The definition that somebody altered is the one that is declared; what was applied is another."""
+    observed = make_observed(replace(_OURS, intact=False), entries=(_EDITED,))
+    change = _only(make_scheduled("a", schedule="0 6,7 * * *"), observed=observed)
+    assert (change.reason, _paths(change)) == ("drifted", ["entry.schedule"])
+
+
 def test_a_removed_definition_is_deleted_with_its_entry() -> None:
     """What is no longer declared goes, and the change shows what goes."""
     change = _only(observed=make_observed(_OURS, entries=(_ENTRY,)), prune="auto")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,12 +11,14 @@ from reconciler.core.config import Policy
 from reconciler.core.plan import Plan, find_refusal, make_fingerprints, make_plan
 from reconciler.core.preflight import Finding
 from reconciler.core.specs import Place
-from reconciler.core.state import DesiredState, Notice, Pause, RowDrift
+from reconciler.core.state import DesiredState, Notice, Pause, RowDrift, Running
 from tests.core_builders import (
+    SETTINGS,
     make_definition,
     make_desired_state,
     make_document,
     make_entry,
+    make_facts,
     make_observed,
     make_resource,
     make_scheduled,
@@ -132,6 +134,51 @@ def test_a_pause_is_said_and_changes_nothing(pause: Pause, message: str) -> None
     assert [(notice.code, notice.names, notice.message) for notice in plan.notices] == [
         ("paused", ("a",), message)
     ]
+
+
+_NOW = datetime(2026, 11, 21, 9, tzinfo=UTC)
+_PAST = make_document(once="2026-11-20T09:00:00Z")
+
+
+def test_a_plan_knows_its_changes_in_time_by_the_servers_clock() -> None:
+    """Where it was not asked, there are none; a change is in the plan whatever is known of its times."""
+    desired = make_desired_state(make_scheduled("a"), make_resource("b", document=_PAST))
+    going = {"a": (Running(run_id=7, run_at=_NOW),)}
+    observed = replace(_owned("a", document=make_document(sql="SELECT 2")), now=_NOW, running=going)
+    assert _plan(desired, replace(observed, now=None)).times == {}
+    plan = _plan(make_desired_state(make_scheduled("a"), make_scheduled("b")), observed)
+    assert [change.name for change in plan.changes] == ["a", "b"]
+    assert list(plan.times) == ["a", "b"]
+    assert (plan.times["a"].running, plan.times["a"].fate[:8]) == (going["a"], "apply do")
+    after = plan.times["b"].after
+    assert after is not None
+    assert after.next_runs[0] == _NOW + timedelta(hours=1)
+
+
+def test_a_plan_reads_schedules_in_the_zone_of_the_server() -> None:
+    """As pg_cron does there."""
+    facts = make_facts(settings={**SETTINGS, "timezone": "Asia/Kolkata"})
+    plan = _plan(make_desired_state(make_scheduled("a")), replace(make_observed(facts=facts), now=_NOW))
+    after = plan.times["a"].after
+    assert after is not None
+    assert after.next_runs[0] == _NOW + timedelta(minutes=30)
+
+
+def test_a_one_time_job_of_the_past_refuses_the_plan() -> None:
+    """By a reason and a remedy, before anybody asks what the role may do."""
+    once = replace(make_resource("a", document=_PAST), once=True)
+    plan = _plan(make_desired_state(once), replace(make_observed(), now=_NOW))
+    refusal = find_refusal(plan, Policy(), allow_deletes=None)
+    assert refusal is not None
+    assert refusal.why == "job a is to run once at 2026-11-20 09:00:00Z, which is past"
+    assert _plan(make_desired_state(once), make_observed()).refused == ()
+
+
+def test_what_is_odd_about_times_is_noticed() -> None:
+    """A job that is over stands in each plan until it is removed."""
+    over = make_scheduled("a", document=make_document(daily="08:00", end_at="2026-11-20T09:00:00Z"))
+    plan = _plan(make_desired_state(over), replace(make_observed(), now=_NOW))
+    assert [(notice.code, notice.names) for notice in plan.notices] == [("ended", ("a",))]
 
 
 _CONSENT = "the plan deletes 1, and this target asks for consent (prune: confirm)"
