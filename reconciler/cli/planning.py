@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.cli import exits
+from reconciler.cli.annotating import annotate_option
 from reconciler.cli.session import Session, open_session, target_options
 from reconciler.errors import InvalidInputError
 
@@ -102,6 +103,7 @@ def show_plan(planned: Planned, request: Request, form: str) -> None:
 
 
 @click.command()
+@annotate_option
 @target_options
 @format_option
 @click.option("--adopt", multiple=True, metavar="NAME", help="Take over an entry that nobody declared.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import click
 
 from reconciler.cli import exits
 from reconciler.cli.session import config_option, open_session, target_option
+from reconciler.errors import ReconcilerError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,22 +20,62 @@ if TYPE_CHECKING:
 @config_option
 @target_option
 @click.option("--all-targets", is_flag=True, help="Check the specs of every target.")
-def validate(config_path: Path | None, target_name: str | None, all_targets: bool) -> int:
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "github", "gitlab")),
+    default="text",
+    show_default=True,
+    help="Problems as text, as annotations of GitHub, or as a code quality report of GitLab.",
+)
+def validate(config_path: Path | None, target_name: str | None, all_targets: bool, form: str) -> int:
     """Check the files without a database; all problems are shown at once.
 
     Schedules are checked for the target's pg_cron version where the configuration names it, otherwise for
     any.
     """
-    session = open_session(config_path, target_name, "")
-    names = sorted(session.config.targets) if all_targets else [session.target.name]
+    found: list[str] = []
+    errors: list[ReconcilerError] = []
+    names: list[str] = []
+    try:
+        session = open_session(config_path, target_name, "")
+        names = sorted(session.config.targets) if all_targets else [session.target.name]
+    except ReconcilerError as error:
+        if form == "text":
+            raise
+        errors.append(error)
     for name in names:
-        specs = open_session(config_path, name, "").load_specs()
-        counts = Counter(spec.kind for spec in specs)
-        what = ", ".join(
-            f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in sorted(counts.items())
-        )
-        click.echo(f"{name}: {what}: valid.")
-    return exits.DONE
+        try:
+            line = _check_target(config_path, name)
+        except ReconcilerError as error:
+            if form == "text":
+                raise
+            errors.append(error)
+        else:
+            found.append(line)
+            if form == "text":
+                click.echo(line)
+    if form != "text":
+        _report(errors, found, form)
+    return exits.pick_exit_code(errors[0]) if errors else exits.DONE
+
+
+def _check_target(config_path: Path | None, name: str) -> str:
+    """Check the specs of one target, and say what they are."""
+    counts = Counter(spec.kind for spec in open_session(config_path, name, "").load_specs())
+    what = ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in sorted(counts.items()))
+    return f"{name}: {what}: valid."
+
+
+def _report(errors: list[ReconcilerError], found: list[str], form: str) -> None:
+    """Print the problems of all targets, each once, in the form of a forge."""
+    from reconciler.cli.annotating import list_annotations, render_github, render_gitlab
+
+    problems = list(dict.fromkeys(one for error in errors for one in list_annotations(error, os.environ)))
+    if form == "gitlab":
+        click.echo(render_gitlab(problems), nl=False)
+    else:
+        click.echo(render_github(problems) + "".join(f"{line}\n" for line in found), nl=False)
 
 
 @click.command()
