@@ -16,7 +16,6 @@ from tests.declared import Site
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.conftest import Cli
     from tests.servers import Database
 
 THEN = "--after=2026-11-21T10:00Z"
@@ -67,12 +66,12 @@ Run = Callable[..., CliResult]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command in this process, which is quicker, in a folder of its own."""
+    """The command, or another that is named, in this process, which is quicker; in a folder of its own."""
     monkeypatch.chdir(tmp_path)
 
     def explain(*args: str) -> CliResult:
         with pytest.raises(SystemExit) as ended:
-            main(["explain", *args])
+            main(args if args[0] in {"apply", "pause"} else ["explain", *args])
         out, err = capsys.readouterr()
         return CliResult(exit_code=int(ended.value.code or 0), stdout=out, stderr=err)
 
@@ -246,18 +245,17 @@ def test_explanations_are_json_too(run: Run) -> None:
 
 
 @pytest.fixture
-def shell(cli: Cli, folder: Path, database: Database) -> tuple[Cli, Site]:
+def site(folder: Path, database: Database) -> Site:
     """The same folder, whose target is the database."""
     site = Site(database)
     (folder / "reconciler.yaml").write_text(CONFIG.replace("${env:NOT_SET}", site.dsn))
-    return cli, site
+    return site
 
 
-def test_a_target_is_asked_what_it_has(shell: tuple[Cli, Site], run: Run) -> None:
+def test_a_target_is_asked_what_it_has(site: Site, run: Run, folder: Path) -> None:
     """Before an apply the entry is missing; afterwards it is as declared, until somebody alters it."""
-    cli, site = shell
     # The last day of the month has other entries on both servers.
-    path = cli.directory / "jobs.d" / "a.yaml"
+    path = folder / "jobs.d" / "a.yaml"
     path.write_text('jobs:\n  report: {monthly: {day: last, at: "02:30"}, sql: SELECT 1}\n')
 
     def explain() -> str:
@@ -269,9 +267,9 @@ def test_a_target_is_asked_what_it_has(shell: tuple[Cli, Site], run: Run) -> Non
     entry = f"  entry      30 2 {day} * * (GMT)"
     assert entry in explain()
     assert "it is not in cron.job yet: reconciler apply\n" in explain()
-    assert cli("apply", "--yes").exit_code == 0
+    assert run("apply", "--yes").exit_code == 0
     assert "reconciler" not in explain()
-    assert cli("pause", "report").exit_code == 0
+    assert run("pause", "report").exit_code == 0
     assert "  paused     until somebody resumes it: its runs are skipped\n" in explain()
     site.run("UPDATE cron.job SET active = false WHERE jobname = 'report'")
     assert "in cron.job it is inactive: reconciler plan\n" in explain()
@@ -279,9 +277,8 @@ def test_a_target_is_asked_what_it_has(shell: tuple[Cli, Site], run: Run) -> Non
     assert "in cron.job it is 0 5 * * *: reconciler plan\n" in explain()
 
 
-def test_a_schedule_is_read_in_the_zone_of_the_target(shell: tuple[Cli, Site], run: Run) -> None:
+def test_a_schedule_is_read_in_the_zone_of_the_target(site: Site, run: Run) -> None:
     """As its pg_cron reads it, from 1.5 on in the zone of its setting."""
-    _, site = shell
     if site.database.server.pg_cron < (1, 5, 0):
         assert "needs pg_cron 1.5" in run("30 seconds", "--target", "test").stdout
         return
