@@ -41,6 +41,7 @@ COMMANDS = {
     "alerts": ("alerts", "List, test and deliver alerts."),
     "migrate": ("applying", "Create or upgrade the schema reconciler on the target."),
     "doctor": ("doctor", "Find the dangers that the target is in, with remedies."),
+    "policies": ("policies", "List policies and windows, and judge a saved plan by them."),
     "schema": ("validating", "Print a JSON Schema for editors and other tools."),
     "local": ("local", "Run a private, disposable PostgreSQL with pg_cron."),
 }
