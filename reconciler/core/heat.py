@@ -252,9 +252,11 @@ def find_busiest(load: Load, count: int) -> tuple[Busy, ...]:
         if not most:
             break
         first = minutes & -minutes
+        # Where all of these start, no other one does: busier minutes were taken before.
         alike = left
         for group in load.groups:
-            alike &= group.minutes if group.minutes & first else ~group.minutes
+            if group.minutes & first:
+                alike &= group.minutes
         found.append(
             Busy(
                 at=load.stretch.instant(list_bits(first)[0]),

@@ -38,11 +38,7 @@ def find_herd_notices(
     changed = {
         change.name
         for change in changes
-        if change.action in {"create", "update"}
-        and change.after is not None
-        and change.after.entry is not None
-        and change.after.entry.active
-        and not change.name.startswith(OWN_PREFIX)
+        if change.action in {"create", "update"} and not change.name.startswith(OWN_PREFIX)
     }
     capacity = find_capacity(observed.facts)
     if observed.now is None or not changed or _count(desired, observed) <= capacity.limit:

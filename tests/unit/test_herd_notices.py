@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from time import perf_counter
+from time import process_time
 from typing import TYPE_CHECKING
 
 from reconciler.core.config import Policy
@@ -125,9 +125,9 @@ def test_ten_thousand_new_jobs_take_less_than_half_a_second_more() -> None:
         for number in range(10_000)
     ]
     observed = observe()
-    start = perf_counter()
+    start = process_time()
     notices(*made, observed=replace(observed, now=None))
-    without = perf_counter() - start
-    start = perf_counter()
+    without = process_time() - start
+    start = process_time()
     assert notices(*made, observed=observed)
-    assert perf_counter() - start < without + 0.5
+    assert process_time() - start < without + 0.5

@@ -239,6 +239,10 @@ def test_what_comes_each_minute_is_not_moved() -> None:
     dense = [*jobs(2, "* * * * *", "dense"), make_job("other", trigger=Every(interval=timedelta(minutes=1)))]
     (herd,) = herds([*jobs(3), *dense], 5)
     assert herd.moved == ("job-0", "job-1", "job-2")
+    # Those of every six minutes are not enough: all are tried that can be moved.
+    crowd = [*jobs(2, "*/6 * * * *"), *jobs(3, "*/5 * * * *", "often"), *jobs(3, "* * * * *", "dense")]
+    (herd,) = herds(crowd, 7)
+    assert herd.moved == ("job-0", "job-1", "often-0", "often-1", "often-2")
 
 
 def test_no_run_is_moved_into_its_blackout() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Literal
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,7 +66,7 @@ def timings(draw: st.DrawFn) -> tuple[Timing, datetime]:
     return timing, near + timedelta(minutes=draw(st.integers(-3000, 3000)))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(timings(), st.integers(1, 5 * 1440))
 def test_minutes_are_those_in_which_runs_start(drawn: tuple[Timing, datetime], length: int) -> None:
     """Whatever clocks, windows, blackouts and spreads do, the bits are the runs that the engine finds."""
@@ -76,6 +79,53 @@ def test_minutes_are_those_in_which_runs_start(drawn: tuple[Timing, datetime], l
     )
     expected = [to_seconds(run) // 60 - stretch.first for run in runs]
     assert list_bits(MinuteFinder(stretch).find(timing)) == expected
+
+
+@pytest.mark.parametrize(
+    ("zone", "change"),
+    [
+        ("Europe/Oslo", datetime(2026, 3, 29, 1, 0, tzinfo=UTC)),
+        ("Europe/Oslo", datetime(2026, 10, 25, 1, 0, tzinfo=UTC)),
+        ("Australia/Lord_Howe", datetime(2026, 10, 3, 15, 30, tzinfo=UTC)),
+        ("Australia/Lord_Howe", datetime(2026, 4, 4, 15, 0, tzinfo=UTC)),
+        ("America/Santiago", datetime(2026, 9, 6, 4, 0, tzinfo=UTC)),
+        ("America/Santiago", datetime(2026, 4, 5, 3, 0, tzinfo=UTC)),
+        ("Pacific/Apia", datetime(2011, 12, 30, 10, 0, tzinfo=UTC)),
+        # Its offsets were no whole minutes.
+        ("Africa/Monrovia", datetime(1972, 1, 7, 0, 44, 30, tzinfo=UTC)),
+    ],
+)
+@pytest.mark.parametrize("ambiguous", ["first", "last", "both"])
+@pytest.mark.parametrize("nonexistent", ["next", "skip"])
+def test_changes_of_clocks(
+    zone: str,
+    change: datetime,
+    ambiguous: Literal["first", "last", "both"],
+    nonexistent: Literal["next", "skip"],
+) -> None:
+    """In the middle of a stretch, shortly before it and shortly after it, what a job chose is kept."""
+    for text in ("*/30 * * * *", "15 1,2,23,0 * * *", "0 0 * * *", "* 2 * * 0"):
+        timing = Timing(zone=zone, rule=parse_rule(text), ambiguous=ambiguous, nonexistent=nonexistent)
+        for before, after in ((2880, 2880), (-15, 300), (-70, 300), (300, 15), (300, -10), (1500, 1500)):
+            stretch = make_stretch(change - timedelta(minutes=before), change + timedelta(minutes=after))
+            runs = find_runs_between(
+                timing,
+                after=stretch.instant(0) - timedelta(seconds=1),
+                until=stretch.instant(stretch.length) - timedelta(seconds=1),
+            )
+            assert list_bits(MinuteFinder(stretch).find(timing)) == [
+                to_seconds(run) // 60 - stretch.first for run in runs
+            ]
+
+
+def test_a_window_ends_before_its_end() -> None:
+    """A run at the very end is none any more, and one a moment before it is."""
+    start = datetime(2026, 11, 23, tzinfo=UTC)
+    stretch = make_stretch(start, start + timedelta(hours=1))
+    timing = Timing(zone="GMT", rule=parse_rule("* * * * *"), end_at=start + timedelta(minutes=10))
+    assert MinuteFinder(stretch).find(timing).bit_count() == 10
+    later = replace(timing, end_at=start + timedelta(minutes=10, microseconds=1))
+    assert MinuteFinder(stretch).find(later).bit_count() == 11
 
 
 def test_one_time_jobs_have_one_minute() -> None:
