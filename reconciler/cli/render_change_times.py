@@ -37,8 +37,7 @@ def list_lines(times: ChangeTimes) -> Iterator[tuple[str, str]]:
         words.append("no more")
     yield "runs", _join(words)
     if before is None or after is None:
-        view = before or after
-        if after is not None and view is not None and view.per_day and view.active:
+        if after is not None and after.per_day and after.by_clock:
             yield "next", _render_runs(after)
         return
     yield "next", _join([_render_runs(before), _render_runs(after)])

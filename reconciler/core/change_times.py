@@ -42,11 +42,12 @@ class TimesView:
     Attributes:
         words: The same in plain English.
         zone: In which its times are meant.
-        next_runs: Up to three, in UTC; none while it is inactive, and for what no clock decides.
+        next_runs: Up to three, in UTC; none while it is inactive, and where no clock decides.
         per_day: Runs on a usual day; nothing while it is inactive.
         woken_per_day: How often its entry fires on a usual day, where that is more often than it runs.
         active: Whether it runs at all.
-        by_clock: Whether a clock decides when: `@reboot` has no next run, and is not over.
+        by_clock: Whether a clock decides when. It does not for `@reboot`, and not for intervals of seconds,
+            which pg_cron counts from the last start.
     """
 
     words: str
@@ -233,11 +234,11 @@ def _make_view(side: _Side, server_zone: str, now: datetime) -> TimesView:
     return TimesView(
         words=describe_timing(timing),
         zone=timing.zone,
-        next_runs=find_runs(timing, after=now, count=_NEXT) if side.active else (),
+        next_runs=find_runs(timing, after=now, count=_NEXT) if side.active and not timing.seconds else (),
         per_day=per_day,
         woken_per_day=woken,
         active=side.active,
-        by_clock=not timing.word,
+        by_clock=not (timing.word or timing.seconds),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
@@ -102,9 +102,10 @@ def test_json_plan_fits_its_schema(project: Cli, database: Database) -> None:
     """The JSON of a plan with every action is valid by the published schema, and stable to the byte."""
     database.connect().execute("SELECT cron.schedule('vacuum', '0 3 * * 0', 'VACUUM things')")
     schema = json.loads(read_resource("schemas", "plan.schema.json"))
-    first = project("plan", "--format", "json").stdout
-    assert first == project("plan", "--format", "json").stdout
+    first, second = (project("plan", "--format", "json").stdout for _ in range(2))
     plan = json.loads(first)
+    # Between the two a minute may begin, and the next runs are others.
+    assert _strip_times(plan) == _strip_times(json.loads(second))
     jsonschema.validate(plan, schema, cls=jsonschema.Draft202012Validator)
     assert plan["summary"]["adopt"] == 1
     project("apply", "--yes")
@@ -120,6 +121,10 @@ def test_json_plan_fits_its_schema(project: Cli, database: Database) -> None:
         {"path": "entry.schedule", "before": "0 3 * * *", "after": "0 4 * * *"},
         {"path": "spec.schedule", "before": "0 3 * * *", "after": "0 4 * * *"},
     ]
+
+
+def _strip_times(plan: dict[str, Any]) -> str:
+    return json.dumps({**plan, "changes": [{**change, "times": None} for change in plan["changes"]]})
 
 
 def test_sql_plan_does_what_apply_does(project: Cli, database: Database) -> None:

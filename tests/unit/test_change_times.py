@@ -287,10 +287,11 @@ def test_a_one_time_job_has_one_run() -> None:
 
 
 def test_what_no_clock_decides_is_no_end() -> None:
-    """A job that runs whenever the launcher starts has no next run and is not over."""
-    after = _times(None, _side("@reboot", schedule="@reboot")).after
-    assert after is not None
-    assert (after.next_runs, after.by_clock) == ((), False)
+    """What runs whenever the launcher starts, or some seconds after its last start, has no times to tell."""
+    for schedule, rate in (("@reboot", 0), ("30 seconds", 2880)):
+        after = _times(None, _side(schedule, schedule=schedule)).after
+        assert after is not None
+        assert (after.next_runs, after.per_day, after.by_clock) == ((), rate, False)
 
 
 def test_a_worker_has_times_too() -> None:

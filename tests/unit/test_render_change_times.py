@@ -42,6 +42,7 @@ _OFF = _view(active=False, next_runs=(), per_day=0.0)
         ),
         (ChangeTimes(after=_OFF), [("runs", "every day at 08:00 Europe/Oslo (inactive)")]),
         (ChangeTimes(after=_view(words="once, at noon", per_day=0.0)), [("runs", "once, at noon")]),
+        (ChangeTimes(after=_view(words="often", next_runs=(), by_clock=False)), [("runs", "often")]),
         (ChangeTimes(before=_view()), [("runs", "every day at 08:00 Europe/Oslo → no more")]),
         (
             ChangeTimes(before=_view(), after=_view(_EIGHT + _HOUR, per_day=24.0, woken_per_day=48.0)),
