@@ -29,6 +29,8 @@ from .secrets import put_secrets
 from .statements import Request, list_definition_statements, list_entry_statements, make_revision
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import psycopg
 
     from reconciler.core.config import Policy
@@ -139,15 +141,14 @@ def apply_target(
                 remedy="nothing was changed; run plan again and look at what is different",
             )
         _check(planned, request, allow_deletes)
+        _require_open(planned.plan, "migrations", [migration.name for migration in ran])
         steps = make_steps(planned.plan.changes, planned.observed.facts)
         revision = None
         if steps.changes:
             revision = _execute(conn, planned, steps, request)
             _verify(conn, planned, request)
         secrets = () if planned.observed.secrets is None else put_secrets(conn, request.secrets)
-        if secrets and planned.plan.closed is not None:
-            why = f"nothing was changed, though the secrets {', '.join(secrets)} have new values"
-            raise RefusedError(f"{why}: {planned.plan.closed.why}", remedy=planned.plan.closed.remedy)
+        _require_open(planned.plan, "new values of secrets", secrets)
         return Applied(
             plan=planned.plan,
             revision=revision,
@@ -251,6 +252,15 @@ def _check(planned: Planned, request: Request, allow_deletes: int | None) -> Non
             f"the role {facts.role} may not write the schema reconciler of {facts.database}",
             remedy=f"apply as its owner, or as its owner: GRANT ALL ON ALL TABLES IN SCHEMA reconciler TO "
             f'"{facts.role}"',
+        )
+
+
+def _require_open(plan: Plan, what: str, names: Sequence[str]) -> None:
+    """Take back what is no change of the plan and was brought at a time when nothing may be applied."""
+    if names and plan.closed is not None:
+        raise RefusedError(
+            f"nothing was changed, though there are {what} ({', '.join(names)}): {plan.closed.why}",
+            remedy=plan.closed.remedy,
         )
 
 

@@ -2,205 +2,184 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.servers import Database  # noqa: TC001 - pytest reads annotations of fixtures
+from reconciler.core.change_windows import ChangeWindows, Freeze
+from reconciler.core.hidden import Hidden
+from reconciler.core.policies import ChangePolicy, Governance, Match, SpecPolicy
+from reconciler.core.specs import Blackout, Place
+from reconciler.database.apply import apply_target, plan_target
+from reconciler.database.connect import connect
+from reconciler.database.secrets import StoredSecret
+from reconciler.errors import RefusedError
+from tests.declared import Site, job, request
 
 if TYPE_CHECKING:
+    from reconciler.core.plan import Plan
+    from reconciler.core.specs import Spec
+    from reconciler.database.apply import Applied
+    from reconciler.database.statements import Request
     from tests.conftest import Cli
 
-DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-JOBS = """\
-jobs:
-  tidy: {schedule: "0 3 * * *", sql: SELECT 1, labels: {team: delivery}}
-  count: {schedule: "0 4 * * *", sql: SELECT 2, labels: {team: delivery}}
-"""
-ONE_JOB = JOBS[: JOBS.index("  count")]
+PLACE = Place(path="reconciler.yaml", line=4, column=5)
+BOTH = (job("tidy"), job("count"))
+ONE = (job("tidy"),)
 
 
-class Project:
-    """A folder with a configuration for a database."""
-
-    def __init__(self, cli: Cli, database: Database) -> None:
-        self.cli = cli
-        self.database = database
-        (cli.directory / "jobs.d").mkdir()
-
-    def write(self, jobs: str, *, windows: str = "{}", policies: str = "") -> None:
-        """Write both files."""
-        apply = f", windows: {{apply: {windows}}}" if windows != "{}" else ""
-        (self.cli.directory / "reconciler.yaml").write_text(
-            "owner: shop\ntargets:\n"
-            f'  test: {{dsn: "{self.database.dsn}", prune: auto, runtime: false{apply}}}\n'
-            f"policies: [{policies}]\n"
-        )
-        (self.cli.directory / "jobs.d" / "shop.yaml").write_text(jobs)
-
-    def state(self) -> tuple[object, ...]:
-        """Return all of cron.job and of the definitions, with their versions."""
-        conn = self.database.connect()
-        return (
-            conn.execute("SELECT xmin::text, j::text FROM cron.job j ORDER BY jobid").fetchall(),
-            conn.execute("SELECT xmin::text, d::text FROM reconciler.definitions d ORDER BY name").fetchall(),
-            conn.execute("SELECT id, summary::text FROM reconciler.revisions ORDER BY id").fetchall(),
-        )
+def ask(governance: Governance, *specs: Spec, emergency: str = "") -> Request:
+    """Make a request for a target with rules, which deletes what is not declared."""
+    wanted = request(*specs, prune="auto")
+    return replace(wanted, target=replace(wanted.target, governance=governance), emergency=emergency)
 
 
-@pytest.fixture
-def project(cli: Cli, database: Database) -> Project:
-    """A target with two jobs applied."""
-    project = Project(cli, database)
-    project.write(JOBS)
-    assert cli("apply", "--yes").exit_code == 0
-    return project
+def apply(site: Site, wanted: Request) -> Applied:
+    """Apply."""
+    with connect(site.dsn) as conn:
+        return apply_target(conn, wanted)
 
 
-def around(now: datetime) -> list[str]:
-    """Name the day of an instant and its neighbours, so that midnight in between is none of our concern."""
-    return [DAYS[(now + timedelta(days=days)).weekday()] for days in (-1, 0, 1)]
+def plan(site: Site, wanted: Request) -> Plan:
+    """Plan."""
+    with connect(site.dsn) as conn:
+        return plan_target(conn, wanted).plan
 
 
-def test_a_delete_on_a_forbidden_day_is_refused(project: Project) -> None:
-    """It exits with 4, says who forbids it, where and why, and leaves all as it was; other changes pass."""
-    days = around(datetime.now(UTC))
-    policy = (
-        '{name: calm, because: "Nobody is there to mend it", changes: [delete], '
-        f"forbid: {{on: [{', '.join(days)}]}}}}"
+def forbid(window: Blackout | None, *, names: tuple[str, ...] = ()) -> Governance:
+    """Forbid to delete."""
+    policy = ChangePolicy(
+        name="calm",
+        because="Nobody is there to mend it",
+        place=PLACE,
+        match=Match(names=names),
+        verbs=("delete",),
+        window=window,
     )
-    project.write(ONE_JOB, policies=policy)
-    before = project.state()
-    refused = project.cli("apply", "--yes")
-    assert refused.exit_code == 4
-    assert (
-        "nothing was changed: delete of job count is forbidden: policy calm (reconciler.yaml:4:12): "
-        "Nobody is there to mend it" in refused.stderr
-    )
-    assert "--emergency REASON" in refused.stderr
-    assert project.state() == before
-    planned = project.cli("plan", "--exit-code", "--format", "json")
-    assert planned.exit_code == 4
-    assert [change["obstacle"]["kind"] for change in json.loads(planned.stdout)["changes"]] == ["refused"]
-    other = DAYS[(DAYS.index(days[2]) + 2) % 7]
-    project.write(ONE_JOB, policies=policy.replace(", ".join(days), other))
-    assert project.cli("apply", "--yes").exit_code == 0
-    assert len(project.state()[0]) == 1  # type: ignore[arg-type]
+    return Governance(changes=(policy,))
 
 
-def test_a_saved_plan_is_judged_at_any_time(project: Project) -> None:
-    """`policies check` says offline what policies and windows say of a plan at a moment."""
-    project.write(
-        ONE_JOB,
-        policies="{name: calm, because: Nobody is there, changes: [delete], forbid: {on: [fri]}}",
-        windows='{allow: [{from: "08:00", to: "16:00"}]}',
-    )
-    plan = project.cli("plan", "--format", "json").stdout
-    (project.cli.directory / "plan.json").write_text(plan)
-    check = ("policies", "check", "--plan", "plan.json", "--at")
-    friday = project.cli(*check, "2026-11-27T12:00:00Z")
-    assert friday.exit_code == 4
-    assert "delete of job count is forbidden: policy calm" in friday.stdout
-    monday = project.cli(*check, "2026-11-30T12:00:00Z")
-    assert (monday.exit_code, monday.stdout) == (0, "On Mon 2026-11-30 12:00Z nothing is in the way.\n")
-    night = project.cli(*check, "2026-11-30T18:00:00Z")
-    assert night.exit_code == 4
-    assert "it opens at Tue 2026-12-01 08:00Z" in night.stdout
-    assert project.cli(*check, "Friday").exit_code == 2
+def days_around(now: datetime) -> tuple[int, ...]:
+    """Name the day of an instant and its neighbours, so that a midnight in between changes nothing."""
+    return tuple(sorted((now + timedelta(days=days)).isoweekday() % 7 for days in (-1, 0, 1)))
 
 
-def test_a_frozen_target_refuses_an_apply(project: Project) -> None:
-    """It exits with 4 and says when it opens; plan says so and exits as ever; nothing to do is no error."""
+def frozen() -> Governance:
+    """Freeze the present."""
     today = datetime.now(UTC).date()
-    freeze = (
-        f"{{freeze: [{{first: {today - timedelta(days=1)}, last: {today + timedelta(days=1)}, "
-        "because: Christmas}]}"
+    window = Blackout(first=today - timedelta(days=1), last=today + timedelta(days=1))
+    return Governance(windows=ChangeWindows(freezes=(Freeze(window=window, because="Christmas"),)))
+
+
+def test_a_delete_on_a_forbidden_day_is_refused(site: Site) -> None:
+    """It says who forbids it, where and why, and leaves all as it was; on another day it is done."""
+    site.apply(*BOTH)
+    before = site.everything()
+    days = days_around(datetime.now(UTC))
+    wanted = ask(forbid(Blackout(days=days)), *ONE)
+    with pytest.raises(RefusedError) as refused:
+        apply(site, wanted)
+    assert (
+        "nothing was changed: delete of job count is forbidden: policy calm (reconciler.yaml:4:5): "
+        "Nobody is there to mend it (on " in str(refused.value)
     )
-    project.write(ONE_JOB, windows=freeze)
-    before = project.state()
-    refused = project.cli("apply", "--yes")
-    assert refused.exit_code == 4
-    assert "apply is frozen" in refused.stderr
-    assert "(Christmas)" in refused.stderr
-    opening = today + timedelta(days=2)
-    assert f"it opens at {opening:%a} {opening} 00:00Z" in refused.stderr
-    assert project.state() == before
-    planned = project.cli("plan", "--exit-code")
+    assert "or apply in an emergency with --emergency REASON" in refused.value.remedy
+    assert site.everything() == before
+    assert [change.name for change in plan(site, wanted).refused] == ["count"]
+    others = tuple(day for day in range(7) if day not in days)
+    apply(site, ask(forbid(Blackout(days=others)), *ONE))
+    assert site.rows("SELECT jobname::text FROM cron.job ORDER BY 1") == [("tidy",)]
+
+
+def test_other_changes_are_not_hindered(site: Site) -> None:
+    """What may not be deleted can be changed, and the rule holds for what it names alone."""
+    site.apply(*BOTH)
+    apply(site, ask(forbid(None, names=("tidy",)), job("tidy", "SELECT 2")))
+    assert site.rows("SELECT name FROM reconciler.definitions WHERE kind = 'job'") == [("tidy",)]
+    with pytest.raises(RefusedError, match="delete of job tidy is forbidden"):
+        apply(site, ask(forbid(None, names=("tidy",)), job("other")))
+
+
+def test_a_frozen_target_refuses_an_apply(site: Site) -> None:
+    """It says when it opens and changes nothing, no migration either; where nothing is to do all is well."""
+    with pytest.raises(RefusedError, match="apply is frozen"):
+        apply(site, ask(frozen()))
+    assert site.rows("SELECT to_regnamespace('reconciler')::text") == [(None,)]
+    site.apply(*BOTH)
+    before = site.everything()
+    with pytest.raises(RefusedError) as refused:
+        apply(site, ask(frozen(), *ONE))
+    assert "(Christmas) UTC" in refused.value.message
+    assert "it opens at " in refused.value.remedy
+    assert [notice.code for notice in plan(site, ask(frozen(), *ONE)).notices] == ["closed"]
+    assert apply(site, ask(frozen(), *BOTH)).revision is None
+    assert site.everything() == before
+
+
+def test_a_new_secret_waits_for_the_window_too(site: Site) -> None:
+    """The same value is none; a new one alone is not brought to a frozen target."""
+    specs = (job("call", http={"url": "https://a.test", "token": {"secret": "shop"}}),)
+    secrets = {"shop": StoredSecret(value=Hidden("one"))}
+    apply(site, replace(ask(Governance(), *specs), secrets=secrets))
+    wanted = replace(ask(frozen(), *specs), secrets=secrets)
+    assert apply(site, wanted).secrets == ()
+    with pytest.raises(RefusedError, match=r"new values of secrets \(shop\)"):
+        apply(site, replace(wanted, secrets={"shop": StoredSecret(value=Hidden("two"))}))
+    assert site.rows("SELECT value FROM reconciler.secrets") == [("one",)]
+
+
+def test_an_emergency_passes_and_is_written_down(site: Site) -> None:
+    """It overrides windows and forbidden times, the revision keeps the reason; always forbidden stays so."""
+    site.apply(*BOTH)
+    calm = forbid(Blackout(), names=("count",))
+    law = forbid(None, names=("tidy",))
+    rules = Governance(changes=calm.changes + law.changes, windows=frozen().windows)
+    reason = "count locks the shop's tables"
+    applied = apply(site, ask(rules, *ONE, emergency=reason))
+    notice = next(notice for notice in applied.plan.notices if notice.code == "emergency")
+    assert notice.message.startswith(f"in an emergency ({reason}) this does not count: it is ")
+    assert "policy calm" in notice.message
+    assert notice.names == ("count",)
+    assert site.rows("SELECT summary ->> 'emergency' FROM reconciler.revisions ORDER BY id") == [
+        (None,),
+        (reason,),
+    ]
+    with pytest.raises(RefusedError, match="delete of job tidy is forbidden"):
+        apply(site, ask(rules, job("other"), emergency=reason))
+
+
+def test_the_role_that_applies_is_judged_too(site: Site) -> None:
+    """What names no role runs as the role that applies, which is known once that is connected."""
+    policy = SpecPolicy(name="plain", because="It may do anything", place=PLACE, roles=("postgres",))
+    wanted = ask(Governance(specs=(policy,)), job("tidy"), job("own", role="runner", mode="direct"))
+    with pytest.raises(RefusedError, match="job tidy: the role postgres, which it has since it names none"):
+        apply(site, wanted)
+    warning = replace(policy, level="warn")
+    notices = plan(
+        site, replace(wanted, target=replace(wanted.target, governance=Governance(specs=(warning,))))
+    ).notices
+    assert [notice.names for notice in notices if notice.code == "policy"] == [("tidy",)]
+
+
+def test_the_command_line_exits_with_4_unless_there_is_an_emergency(site: Site, cli: Cli) -> None:
+    """A frozen target refuses apply and not plan; --emergency needs a reason, and passes."""
+    (cli.directory / "reconciler.yaml").write_text(
+        f'owner: shop\ntargets:\n  test: {{dsn: "{site.dsn}", runtime: false,\n'
+        "    windows: {apply: {freeze: [{first: 2026-01-01, because: Audit}]}}}\n"
+    )
+    (cli.directory / "jobs.d").mkdir()
+    (cli.directory / "jobs.d" / "shop.yaml").write_text("jobs: {tidy: {daily: '03:00', sql: SELECT 1}}\n")
+    planned = cli("plan", "--exit-code")
     assert planned.exit_code == 3
     assert "Note [closed]" in planned.stdout
-    project.write(JOBS, windows=freeze)
-    assert project.cli("apply", "--yes").exit_code == 0
-    assert project.state() == before
-
-
-def test_a_secret_waits_for_the_window_too(project: Project) -> None:
-    """A new value of a secret alone is not brought to a frozen target."""
-    worker = 'workers:\n  w: {schedule: "0 3 29 2 *", url: "http://127.0.0.1:1/", token: {secret: s}}\n'
-    freeze = "{freeze: [{first: 2026-01-01}]}"
-    path = project.cli.directory / "reconciler.yaml"
-    secrets = "secrets: {s: {env: THE_TOKEN}}\n"
-    project.write(JOBS + worker)
-    path.write_text(path.read_text() + secrets)
-    conn = project.database.connect()
-    assert project.cli("apply", "--yes", env={"THE_TOKEN": "one"}).exit_code == 0
-    before = conn.execute("SELECT xmin::text FROM reconciler.secrets").fetchall()
-    project.write(JOBS + worker, windows=freeze)
-    path.write_text(path.read_text() + secrets)
-    assert project.cli("apply", "--yes", env={"THE_TOKEN": "one"}).exit_code == 0
-    refused = project.cli("apply", "--yes", env={"THE_TOKEN": "two"})
+    refused = cli("apply", "--yes")
     assert refused.exit_code == 4
-    assert "the secrets s have new values" in refused.stderr
-    assert conn.execute("SELECT xmin::text FROM reconciler.secrets").fetchall() == before
-
-
-def test_an_emergency_passes_and_is_written_down(project: Project) -> None:
-    """--emergency overrides windows and times, the revision keeps the reason; `forbid: true` stays."""
-    calm = "{name: calm, because: Nobody is there, changes: [delete], forbid: {first: 2026-01-01}}"
-    never = "{name: kept, because: They are the law, changes: [delete], forbid: true, match: {names: tidy}}"
-    project.write(ONE_JOB, policies=f"{calm}, {never}", windows="{freeze: [{first: 2026-01-01}]}")
-    assert project.cli("apply", "--yes", "--emergency", " \n").exit_code == 2
-    applied = project.cli("apply", "--yes", "--emergency", "count locks the shop's tables")
+    assert "apply is frozen from 2026-01-01 on (Audit) UTC" in refused.stderr
+    assert "it does not open again" in refused.stderr
+    assert site.rows("SELECT to_regnamespace('reconciler')::text") == [(None,)]
+    assert cli("apply", "--yes", "--emergency", " \n").exit_code == 2
+    applied = cli("apply", "--yes", "--emergency", "the audit asked for it")
     assert (applied.exit_code, applied.stderr) == (0, "")
-    assert "in an emergency (count locks the shop's tables) this does not count" in applied.stdout
-    rows = (
-        project.database.connect()
-        .execute("SELECT summary ->> 'emergency' FROM reconciler.revisions ORDER BY id")
-        .fetchall()
-    )
-    assert rows == [(None,), ("count locks the shop's tables",)]
-    other = ONE_JOB.replace("tidy", "other")
-    project.write(other, policies=f"{calm}, {never}")
-    refused = project.cli("apply", "--yes", "--emergency", "again")
-    assert refused.exit_code == 4
-    assert "policy kept" in refused.stderr
-
-
-def test_specs_that_break_a_policy_are_never_applied(project: Project) -> None:
-    """validate, plan and apply exit with 1 at the place of the spec; a warning is only said."""
-    policy = "{name: teams, because: Somebody has to be called, require: {labels: [team, pager]}LEVEL}"
-    project.write(JOBS, policies=policy.replace("LEVEL", ""))
-    for command in (("validate",), ("plan",), ("apply", "--yes")):
-        refused = project.cli(*command)
-        assert refused.exit_code == 1
-        assert "jobs.d/shop.yaml:2:" in refused.stderr
-        assert (
-            "job tidy: the label pager is missing: write it below labels; policy teams "
-            "(reconciler.yaml:4:12): Somebody has to be called" in refused.stderr
-        )
-    project.write(JOBS, policies=policy.replace("LEVEL", ", level: warn"))
-    planned = project.cli("plan")
-    assert planned.exit_code == 0
-    assert "Note [policy]" in planned.stdout
-    assert "the label pager is missing" in planned.stdout
-
-
-def test_the_role_that_applies_is_judged_too(project: Project) -> None:
-    """What names no role runs as the role that applies, which is known once that is connected."""
-    policy = "{name: plain, because: A superuser is nobody's role, forbid: {role: postgres}}"
-    project.write(JOBS, policies=policy)
-    assert project.cli("validate").exit_code == 0
-    refused = project.cli("plan")
-    assert refused.exit_code == 1
-    assert "the role postgres, which it has since it names none, is forbidden" in refused.stderr
+    assert "in an emergency (the audit asked for it)" in applied.stdout
