@@ -63,7 +63,8 @@ def describe_timing(timing: Timing) -> str:
         parts.append(f"until {describe_instant(timing.end_at, timing.zone)}")
     parts += [f"not {describe_window(window)}" for window in timing.blackout]
     text = ", ".join(parts)
-    return text if says_zone or not timing.blackout else f"{text} {timing.zone}"
+    zone = timing.blackout_zone or timing.zone
+    return text if not timing.blackout or (says_zone and zone == timing.zone) else f"{text} {zone}"
 
 
 def describe_schedule(text: str, zone: str) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from random import Random
 from typing import Any
@@ -180,6 +181,12 @@ def test_the_zone_of_a_blackout_is_said_once() -> None:
     """At the end, where the rule has no need of a zone."""
     timing = _local("*/5 * * * *", blackout=(Blackout(start=0, end=60),))
     assert describe_timing(timing) == "every 5 minutes, not from 00:00 to 01:00 Europe/Oslo"
+    timing = replace(timing, zone="GMT", blackout_zone=_OSLO)
+    assert describe_timing(timing) == "every 5 minutes, not from 00:00 to 01:00 Europe/Oslo"
+    timing = replace(timing, rule=parse_rule("0 */6 * * *"))
+    assert describe_timing(timing) == (
+        "every 6 hours from 00:00 to 18:00 GMT, not from 00:00 to 01:00 Europe/Oslo"
+    )
 
 
 def test_an_instant_in_an_unknown_zone_is_said_in_utc() -> None:
