@@ -13,7 +13,11 @@ from reconciler.cli.session import config_option, open_session, target_option
 from reconciler.errors import ReconcilerError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from reconciler.core.config import Target
+    from reconciler.core.specs import Spec
 
 
 @click.command()
@@ -62,9 +66,22 @@ def validate(config_path: Path | None, target_name: str | None, all_targets: boo
 
 def _check_target(config_path: Path | None, name: str) -> str:
     """Check the specs of one target, and say what they are."""
-    counts = Counter(spec.kind for spec in open_session(config_path, name, "").load_specs())
+    session = open_session(config_path, name, "")
+    specs = session.load_specs()
+    _warn(session.target, specs)
+    counts = Counter(spec.kind for spec in specs)
     what = ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in sorted(counts.items()))
     return f"{name}: {what}: valid."
+
+
+def _warn(target: Target, specs: Sequence[Spec]) -> None:
+    """Say what breaks policies that only warn."""
+    from reconciler.core.spec_policies import SpecJudge
+    from reconciler.loader.problems import describe_place
+
+    warning = [policy for policy in target.governance.specs if policy.level == "warn"]
+    for violation in SpecJudge(warning, role=target.role).judge(specs):
+        click.echo(describe_place(violation.spec.place, f"warning: {violation.message}"), err=True)
 
 
 def _report(errors: list[ReconcilerError], found: list[str], form: str) -> None:

@@ -17,7 +17,6 @@ _HOUR: Final = timedelta(hours=1)
 _START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 # Two weeks of a job that runs each minute.
 _LOOK: Final = 20_000
-_DAY: Final = 86_400
 
 
 def find_crowd(timing: Timing, limit: int) -> int:
@@ -51,11 +50,5 @@ def _may_exceed(timing: Timing, limit: int) -> bool:
         return _HOUR.total_seconds() / timing.seconds > limit
     if timing.interval:
         return -(_HOUR // -timing.interval) > limit
-    if timing.rule is None:
-        return False
-    times = timing.rule.times
-    # Each time of the day on each day is the most that there can be, but for clocks that are set.
-    spread = [*times, *(time + _DAY for time in times[:limit])]
-    return any(
-        later - early < _HOUR.total_seconds() for early, later in zip(spread, spread[limit:], strict=False)
-    )
+    # Any sixty minutes hold each minute of an hour once.
+    return timing.rule is not None and len(timing.rule.minutes) > limit
