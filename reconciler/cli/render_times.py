@@ -138,9 +138,10 @@ def _list_rows(
         yield "pg_cron", found.versions
     if found.kind != "schedule" or found.starts is not None:
         yield from _list_entry(found, server, observed)
-    for run in found.runs:
-        local, utc = render_when(run, found.zone)
-        yield "next", f"{local}  {utc}".rstrip()
+    times = [render_when(run, found.zone) for run in found.runs]
+    width = max((len(local) for local, _ in times), default=0)
+    for local, utc in times:
+        yield "next", f"{local:{width}}  {utc}".rstrip()
     if not found.runs and (" " in found.entry or found.words.startswith("once, ")):
         yield "next", "never: no run is left"
 
