@@ -217,8 +217,10 @@ def test_a_hostile_session_changes_nothing(site: Site) -> None:
         windows=[{"from": "00:00", "to": "24:00", "last": "2020-01-01"}], every=None)  # fmt: skip
     site.run(
         "CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO PUBLIC;"
-        "CREATE FUNCTION evil.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS 'SELECT now() + interval ''1 d''';"
-        "CREATE FUNCTION evil.is_later(timestamptz, timestamptz) RETURNS boolean LANGUAGE sql AS 'SELECT true';"
+        "CREATE FUNCTION evil.clock_timestamp() RETURNS timestamptz"
+        " LANGUAGE sql AS 'SELECT now() + interval ''1 d''';"
+        "CREATE FUNCTION evil.is_later(timestamptz, timestamptz) RETURNS boolean"
+        " LANGUAGE sql AS 'SELECT true';"
         "CREATE OPERATOR evil.> (FUNCTION = evil.is_later, LEFTARG = timestamptz, RIGHTARG = timestamptz)"
     )
     conn = site.database.connect()
