@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ def check(
 ) -> int:
     """Judge the changes of a saved plan by policies and windows, without a database.
 
-    Policies on specs are checked by validate. The target is the plan's own unless it is named. Exits with 4
+    Policies on specs are checked by validate, and what else hinders a change stands in the plan. The target is the plan's own unless it is named. Exits with 4
     where an apply would be refused.
     """
     from reconciler.core.change_policies import judge_changes
@@ -105,11 +106,17 @@ def _read_plan(file: TextIO) -> tuple[str, list[Change]]:
         if not version.startswith("1."):
             raise InvalidInputError([f"{file.name}: this release reads plans of format 1, not of {version}"])
         changes = [read_change(change) for change in value["changes"]]
-        return str(value["target"]), [change for change in changes if change.obstacle is None]
+        # What policies refused when the plan was made they may take now; what the role cannot do is not done.
+        judged = [replace(change, obstacle=None) for change in changes if not _is_beyond_rights(change)]
+        return str(value["target"]), judged
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InvalidInputError(
             [f"{file.name}: this is no plan: write one with reconciler plan --format json"]
         ) from None
+
+
+def _is_beyond_rights(change: Change) -> bool:
+    return change.obstacle is not None and change.obstacle.kind == "rights"
 
 
 def _describe(policy: Policy) -> Iterator[str]:

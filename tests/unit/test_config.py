@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler.core.change_windows import ChangeWindows, Freeze
 from reconciler.core.config import Config, Policy, Runtime, Secret, Target
+from reconciler.core.policies import ChangePolicy, Governance, Match, SpecPolicy
+from reconciler.core.specs import Blackout, Place
 from reconciler.errors import ConfigError, InvalidInputError
 from reconciler.loader.config import find_config, load_config, resolve_target
 
@@ -91,6 +94,168 @@ def test_every_key_is_read(folder: Path) -> None:
             "run-endpoint": Secret(name="run-endpoint", store="env", key="RUN_ENDPOINT_TOKEN"),
         },
     )
+
+
+_RULES = """\
+owner: delivery
+policies:
+  - name: teams
+    because: Somebody has to be called
+    targets: [production]
+    level: warn
+    match: {kind: [job, worker], names: "tenant-*", labels: {team: delivery}}
+    require: {labels: team, description: true, timeout: true, alert: false}
+    forbid: {mode: direct, body: [http], role: postgres, database: [a, b], url: {not_matching: "https://*.x/*"}}
+    limit: {runs_per_hour: 60, timeout: 1h, retries: 5}
+  - {name: calm, because: Nobody is there, changes: [delete], forbid: {on: [fri], from: "16:00", to: "8:00"},
+     timezone: Europe/Oslo}
+  - {name: a-law, because: They are the law, changes: [update, delete], forbid: true, match: {kind: channel}}
+targets:
+  local: {}
+  production:
+    windows:
+      apply:
+        allow: [{on: [mon], from: "08:00", to: "16:00"}, {on: [sun]}]
+        freeze: [{first: 2026-12-20, last: 2027-01-03, because: Christmas}, {last: 2026-01-01}]
+        timezone: Europe/Oslo
+"""
+
+
+def _place(line: int, column: int) -> Place:
+    return Place(path="reconciler.yaml", line=line, column=column)
+
+
+def test_policies_and_windows_are_read(folder: Path) -> None:
+    """Each target has its windows and the policies that hold for it, sorted by name, with their places."""
+    config = _load(folder, _RULES)
+    teams = SpecPolicy(
+        name="teams",
+        because="Somebody has to be called",
+        place=_place(3, 5),
+        level="warn",
+        match=Match(kinds=("job", "worker"), names=("tenant-*",), labels=(("team", "delivery"),)),
+        labels=("team",),
+        needs=("description", "timeout"),
+        modes=("direct",),
+        bodies=("http",),
+        roles=("postgres",),
+        databases=("a", "b"),
+        good_urls=("https://*.x/*",),
+        runs_per_hour=60,
+        timeout=timedelta(hours=1),
+        retries=5,
+    )
+    calm = ChangePolicy(
+        name="calm",
+        because="Nobody is there",
+        place=_place(11, 5),
+        verbs=("delete",),
+        window=Blackout(days=(5,), start=960, end=480),
+        timezone="Europe/Oslo",
+    )
+    law = ChangePolicy(
+        name="a-law",
+        because="They are the law",
+        place=_place(13, 5),
+        match=Match(kinds=("channel",)),
+        verbs=("update", "delete"),
+    )
+    assert config.targets["local"].governance == Governance(changes=(law, calm))
+    assert config.targets["production"].governance == Governance(
+        specs=(teams,),
+        changes=(law, calm),
+        windows=ChangeWindows(
+            allow=(Blackout(days=(1,), start=480, end=960), Blackout(days=(0,))),
+            freezes=(
+                Freeze(window=Blackout(first=date(2026, 12, 20), last=date(2027, 1, 3)), because="Christmas"),
+                Freeze(window=Blackout(last=date(2026, 1, 1))),
+            ),
+            timezone="Europe/Oslo",
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        ("{name: p, because: b}", "4:5: policy p: it demands nothing: write require, forbid or limit"),
+        ("{name: p, because: b, limit: {}}", "4:27: policies[0].limit is empty"),
+        ("{name: p, require: {role: true}}", "4:5: policies[0] needs because"),
+        ("{name: p, because: '', require: {role: true}}", "4:24: policies[0].because is empty"),
+        ("{name: p, because: b, becuase: b}",
+         "4:27: unknown key 'becuase' in policies[0]; did you mean 'because'?"),
+        ("{name: p, because: b, require: {lables: [a]}}",
+         "4:37: unknown key 'lables' in policies[0].require; did you mean 'labels'?"),
+        ("{name: p, because: b, forbid: {rol: a}}",
+         "4:36: unknown key 'rol' in policies[0].forbid; did you mean 'role'?"),
+        ("{name: p, because: b, limit: {runs: 1}}", "4:35: unknown key 'runs' in policies[0].limit"),
+        ("{name: p, because: b, match: {king: job}, require: {role: true}}",
+         "4:35: unknown key 'king' in policies[0].match; did you mean 'kind'?"),
+        ("{name: p, because: b, match: {kind: jobs}, require: {role: true}}",
+         "4:41: policies[0].match.kind is 'jobs': use job, queue, worker or channel"),
+        ("{name: p, because: b, match: {kind: [queue, channel]}, require: {role: true}}",
+         "4:76: policy p: require.role is about jobs and workers, which match.kind leaves out"),
+        ("{name: p, because: b, require: {role: true}, targets: [prod]}",
+         "4:60: policy p: unknown target 'prod'; known are x"),
+        ("{name: p, because: b, level: eror, require: {role: true}}",
+         "4:34: policies[0].level is 'eror': use refuse or warn"),
+        ("{name: p, because: b, limit: {timeout: 1s1d}}", "4:44: policy p: limit.timeout: '1s1d' is no"),
+        ("{name: p, because: b, limit: {runs_per_hour: 0}}", "4:50: policies[0].limit.runs_per_hour is 0"),
+        ("{name: p, because: b, forbid: true}", "4:35: policy p: forbid: true goes with changes only"),
+        ("{name: p, because: b, forbid: {on: [fri]}}", "4:40: policy p: on goes with changes only"),
+        ("{name: p, because: b, forbid: {url: {not_matching: example.com}}}",
+         "4:56: policies[0].forbid.url.not_matching is 'example.com': write a scheme, a host"),
+        ("{name: p, because: b, forbid: {role: a}, timezone: UTC}", "4:56: policy p: timezone goes with"),
+        ("{name: p, because: b, changes: [delete]}", "4:5: policy p: it forbids nothing: write forbid: true"),
+        ("{name: p, because: b, changes: [delete], forbid: false}", "4:5: policy p: it forbids nothing"),
+        ("{name: p, because: b, changes: [drop], forbid: true}",
+         "4:37: policies[0].changes[0] is 'drop': use create, update or delete"),
+        ("{name: p, because: b, changes: [delete], forbid: true, limit: {retries: 1}}",
+         "4:67: policy p: limit is about specs, and changes about changes: make two policies of it"),
+        ("{name: p, because: b, changes: [delete], forbid: {role: a}}",
+         "4:61: policy p: role is about specs, and changes about changes"),
+        ("{name: p, because: b, changes: [delete], forbid: true, timezone: UTC}",
+         "4:70: policy p: what is always forbidden needs no timezone"),
+        ("{name: p, because: b, changes: [delete], forbid: {from: '16:00'}}",
+         "4:46: policies[0].forbid has from without to"),
+        ("{name: p, because: b, changes: [delete], forbid: {from: '1:00', to: '01:00'}}",
+         "4:73: policy p: from and to are both 01:00"),
+        ("{name: p, because: b, changes: [delete], forbid: {last: 2026-02-30}}",
+         "4:61: policy p: '2026-02-30' is no date"),
+        ("{name: p, because: b, changes: [delete], forbid: {on: [fri]}, timezone: CET}",
+         "4:77: policy p: PostgreSQL takes 'CET' for an abbreviation"),
+        ("{name: p, because: b, require: {role: true}}\n  - {name: p, because: c, limit: {retries: 1}}",
+         "5:12: there are two policies 'p': choose another name"),
+    ],
+)  # fmt: skip
+def test_a_wrong_policy_says_where_and_what(folder: Path, rule: str, problem: str) -> None:
+    """Each fault of a policy has its place, and says what to write."""
+    text = f"owner: a\ntargets: {{x: {{}}}}\npolicies:\n  - {rule}\n"
+    assert _problems(folder, text)[0].startswith(f"reconciler.yaml:{problem}")
+
+
+@pytest.mark.parametrize(
+    ("windows", "problem"),
+    [
+        ("{}", "2:15: windows of target x is empty"),
+        ("{aply: {}}", "2:25: unknown key 'aply' in windows of target x; did you mean 'apply'?"),
+        ("{apply: {timezone: UTC}}",
+         "2:32: windows.apply of target x: it says nothing: write allow or freeze"),
+        ("{apply: {allow: []}}", "2:40: windows.apply.allow of target x is empty"),
+        ("{apply: {allow: [{because: a}]}}", "2:42: unknown key 'because' in windows.apply.allow[0]"),
+        ("{apply: {freeze: [{because: a}]}}", "2:42: windows.apply of target x: freeze[0] says no time"),
+        ("{apply: {freeze: [{on: [friday]}]}}",
+         "2:48: windows.apply.freeze[0].on[0] of target x is 'friday'"),
+        ("{apply: {freeze: [{first: 2027-01-03, last: 2026-12-20}]}}",
+         "2:68: windows.apply of target x: last is 2026-12-20, which is before first"),
+        ("{apply: {allow: [{on: [mon]}], timezone: Oslo}}",
+         "2:65: windows.apply of target x: there is no time zone 'Oslo'"),
+    ],
+)  # fmt: skip
+def test_wrong_windows_say_where_and_what(folder: Path, windows: str, problem: str) -> None:
+    """Each fault of the windows of a target has its place, and says what to write."""
+    text = f"owner: a\ntargets: {{x: {{windows: {windows}}}}}\n"
+    assert _problems(folder, text)[0].startswith(f"reconciler.yaml:{problem}")
 
 
 def test_little_is_needed(folder: Path) -> None:
