@@ -70,8 +70,8 @@ def check(
 ) -> int:
     """Judge the changes of a saved plan by policies and windows, without a database.
 
-    Policies on specs are checked by validate, and what else hinders a change stands in the plan. The target is the plan's own unless it is named. Exits with 4
-    where an apply would be refused.
+    Policies on specs are checked by validate, and what else hinders a change stands in the plan. The target
+    is the plan's own unless it is named. Exits with 4 where an apply would be refused.
     """
     from reconciler.core.change_policies import judge_changes
     from reconciler.core.words import describe_instant

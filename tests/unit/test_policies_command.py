@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from reconciler.core.change_policies import read_change
 from reconciler.core.changes import Change, Obstacle, Snapshot
+from reconciler.loader.config import load_config
 
 if TYPE_CHECKING:
     from tests.conftest import Cli
@@ -136,6 +138,16 @@ def test_what_is_no_plan_is_said_to_be_none(project: Cli, text: str, said: str) 
     judged = project("policies", "check", "--plan", "-", stdin=text)
     assert judged.exit_code == 1
     assert said in judged.stderr
+
+
+def test_the_documented_policies_are_sound(tmp_path: Path) -> None:
+    """The example in the documentation is a whole configuration, and every policy of it is read."""
+    text = (Path(__file__).parents[2] / "docs" / "policies.md").read_text(encoding="utf-8")
+    path = tmp_path / "reconciler.yaml"
+    path.write_text(text.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    rules = load_config(path).targets["production"].governance
+    assert len(rules.specs) + len(rules.changes) == text.count("    because:")
+    assert rules.windows is not None
 
 
 def test_a_change_is_read_back_from_a_plan() -> None:
