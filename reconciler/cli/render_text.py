@@ -24,6 +24,7 @@ SIGNS: dict[Action, str] = {"create": "+", "update": "~", "adopt": "=", "delete"
 _COLOURS: dict[Action, str] = {"create": "green", "update": "yellow", "adopt": "cyan", "delete": "red"}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _NAMES_SHOWN = 8
+_ROOM = 100
 
 
 def clean(text: str) -> str:
@@ -145,7 +146,9 @@ def _render_change(change: Change, times: ChangeTimes | None) -> Iterator[str]:
 
 def _render_times(times: ChangeTimes) -> Iterator[str]:
     for label, text in list_lines(times):
-        yield f"      {label:<8}  {clean(text)}"
+        first, *others = clean(text).split(" → ") if len(text) > _ROOM else [clean(text)]
+        yield f"      {label:<8}  {first}"
+        yield from (f"              → {side}" for side in others)
     for warning in list_warnings(times):
         yield "      " + click.style("! ", fg="yellow", bold=True) + clean(warning)
 
