@@ -142,7 +142,8 @@ def _render_dangers(plan: Mapping[str, Any], changes: Sequence[Mapping[str, Any]
     if count := kinds.count("refused"):
         yield f"> **Cannot be applied:** {count} refused, and nothing is applied until that is mended."
     if count := kinds.count("rights"):
-        yield f"> **Beyond the rights of the role:** {count}; the rest is applied without them."
+        # Seldom the role that applies: a plan for a reviewer is made by one that may only read.
+        yield f"> The role that planned could not make {count} of these; one that only reads never can."
     for finding in plan["findings"][:_REMARKS]:
         label = "Danger" if finding["severity"] == "error" else "Warning"
         message, remedy = prose(finding["message"]), prose(finding["remedy"])
@@ -158,7 +159,7 @@ def _render_change(change: Mapping[str, Any], *, is_short: bool) -> str:
         + (f", renamed from {span(renamed)}" if renamed else "")
         + f" ({change['reason']}, {span(change['source'])})"
     ]
-    if (obstacle := change["obstacle"]) is not None:
+    if (obstacle := change["obstacle"]) is not None and obstacle["kind"] == "refused":
         blocks.append(
             f"> **Cannot be done:** {prose(obstacle['why'])}  \n> To do: {prose(obstacle['remedy'])}"
         )

@@ -103,12 +103,13 @@ def test_nothing_to_change() -> None:
 
 
 def test_what_hinders_stands_at_the_top_and_at_the_change() -> None:
-    """Refused changes and missing rights are counted first and explained where they are."""
+    """Refused changes are counted first and explained where they are; rights are the planning role's."""
     obstacle = {"kind": "refused", "why": "another owner", "remedy": "ask them"}
     rights = {"kind": "rights", "why": "no superuser", "remedy": "GRANT it"}
     text = render(make_change("a", obstacle=obstacle), make_change("b", obstacle=rights))
     assert "> **Cannot be applied:** 1 refused, and nothing is applied until that is mended." in text
-    assert "> **Beyond the rights of the role:** 1; the rest is applied without them." in text
+    assert "> The role that planned could not make 1 of these; one that only reads never" in text
+    assert "superuser" not in text
     assert "> **Cannot be done:** another owner  \n> To do: ask them" in text
     assert text.index("Cannot be applied") < text.index("**delete**")
 
