@@ -1,4 +1,4 @@
-"""The command `import`: entries that nobody declared, and workers made in SQL, become a spec file."""
+"""The command `import`: what runs today, in a database or by its files, becomes a spec file."""
 
 from __future__ import annotations
 
@@ -15,20 +15,15 @@ from reconciler.cli.session import Session, open_session, target_options
 from reconciler.errors import InvalidInputError, ReconcilerError, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from reconciler.core.importing import Imported
+    from collections.abc import Iterable, Mapping
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z_-]*")
 _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
-_TOKENS = """\
-# The token of each worker is on the target, under the name that stands here. reconciler.yaml has to name it,
-# below secrets; a variable that is not set leaves the token on the target as it is:
-"""
-_HEAD = """\
-# yaml-language-server: $schema={schema}
-# Imported from {where}; mode direct keeps each command as it was.
-"""
+_TOKENS = (
+    "The token of each worker is on the target, under the name that stands here. reconciler.yaml has to\n"
+    "name it, below secrets; a variable that is not set leaves the token on the target as it is:"
+)
+_HEAD = "# yaml-language-server: $schema=../schemas/jobs.schema.json\n"
 
 
 @click.command("import")
@@ -39,16 +34,88 @@ _HEAD = """\
     type=click.Path(path_type=Path, dir_okay=False),
     help="The file to write; - prints it [imported.yaml in the first folder of jobs].",
 )
-def import_(config_path: Path | None, target_name: str | None, dsn: str | None, output: Path | None) -> int:
-    """Write entries of cron.job that nobody declared, and workers made in SQL, as a spec file.
+@click.option(
+    "--from",
+    "scripts",
+    multiple=True,
+    metavar="PATH",
+    help="Read SQL migrations instead: files, folders, patterns, in the order of their names.",
+)
+@click.argument("more_scripts", nargs=-1, metavar="[PATH]...")
+@click.option("--crontab", metavar="FILE", help="Read a crontab instead; - reads standard input.")
+@click.option("--system", is_flag=True, help="The crontab has a column of users, as /etc/crontab has.")
+@click.option(
+    "--timezone", metavar="ZONE", help="The zone of the crontab's machine, where no CRON_TZ names one."
+)
+@click.option("--database", metavar="NAME", help="Only the crontab's jobs on this database.")
+def import_(
+    config_path: Path | None,
+    target_name: str | None,
+    dsn: str | None,
+    output: Path | None,
+    scripts: tuple[str, ...],
+    more_scripts: tuple[str, ...],
+    crontab: str | None,
+    system: bool,
+    timezone: str | None,
+    database: str | None,
+) -> int:
+    """Write what runs today as a spec file.
 
+    Without --from and --crontab: the entries of cron.job that nobody declared, and the workers made in SQL.
     The plan after it has nothing to change: the entries stay as they are, and the next apply marks them as
-    ours. The target is only read; a file that exists is never overwritten.
+    ours. The target is only read.
+
+    With --from, what SQL migrations leave in cron.job; with --crontab, what lines of a crontab do in a
+    database. Nothing is connected to then. What cannot be read is reported and never guessed.
+
+    A file that exists is never overwritten.
     """
+    _check_usage(scripts, more_scripts, crontab, dsn, crontab_only=bool(system or timezone or database))
+    if scripts or crontab:
+        from reconciler.cli.import_files import import_crontab_file, import_script_files
+
+        session = None if output == Path("-") else open_session(config_path, target_name)
+        if scripts:
+            return import_script_files([*scripts, *more_scripts], session, output)
+        return import_crontab_file(
+            crontab or "-",
+            session,
+            output,
+            has_users=system,
+            timezone=timezone or "",
+            database=database or "",
+        )
+    return _import_entries(open_session(config_path, target_name, dsn), output)
+
+
+def _check_usage(
+    scripts: tuple[str, ...],
+    more: tuple[str, ...],
+    crontab: str | None,
+    dsn: str | None,
+    *,
+    crontab_only: bool,
+) -> None:
+    if more and not scripts:
+        raise click.UsageError(
+            f"What is {more[0]}? Write --from {more[0]} for SQL, --crontab {more[0]} for a crontab."
+        )
+    if scripts and crontab:
+        raise click.UsageError("--from and --crontab are two imports: give one of them.")
+    if crontab_only and not crontab:
+        raise click.UsageError(
+            "--system, --timezone and --database are about a crontab: give --crontab FILE."
+        )
+    if dsn and (scripts or crontab):
+        raise click.UsageError("Files are read without a connection: leave --dsn out.")
+
+
+def _import_entries(session: Session, output: Path | None) -> int:
+    """Import what is in the database."""
     from reconciler.core.importing import import_entries
     from reconciler.database.observe import observe, require_pg_cron
 
-    session = open_session(config_path, target_name, dsn)
     with session.connect() as conn:
         observed = observe(conn).state
     require_pg_cron(observed.facts)
@@ -60,30 +127,56 @@ def import_(config_path: Path | None, target_name: str | None, dsn: str | None, 
     if not imported.jobs and not imported.workers:
         click.echo("Nothing to import.", err=True)
         return exits.DONE
-    where = f"{observed.facts.database}, role {observed.facts.role}"
-    text = render_imported(imported, where=where, schema="../schemas/jobs.schema.json")
+    from reconciler.core.import_results import suggest_variable
+
+    secrets = {name: suggest_variable(name.removeprefix("worker.")) for name in imported.secrets}
+    where = f"{observed.facts.database}, role {observed.facts.role}; mode direct keeps each command as it was"
+    text = render_spec_file(imported.jobs, imported.workers, where=where, tokens=_TOKENS, secrets=secrets)
     if output == Path("-"):
         click.echo(text, nl=False)
         return exits.DONE
-    path = output or _choose_path(session)
-    _write_new(path, text)
-    unknown = [name for name in imported.secrets if name not in session.config.secrets]
-    try:
-        _check(session, unknown)
-    except InvalidInputError:
-        path.unlink()
-        raise
-    _report(imported, path, session, unknown)
+    path, unknown = write_spec_file(session, output, text, secrets)
+    click.echo(f"Imported {count_imported(imported.jobs, imported.workers, 'entry', 'entries')} into {path}.")
+    if unknown:
+        click.echo(f"First add to secrets in {session.config.path}; the tokens are on the target already:")
+        click.echo("".join(f"  {line}\n" for line in unknown), nl=False)
+    click.echo("Run reconciler plan: it has nothing to change; the next apply marks them as yours.")
     return exits.DONE
 
 
-def render_imported(imported: Imported, *, where: str, schema: str) -> str:
+def count_imported(jobs: Mapping[str, object], workers: Mapping[str, object], one: str, many: str) -> str:
+    """Say how much was imported.
+
+    Args:
+        jobs: By name.
+        workers: By name.
+        one: What a job is called here.
+        many: What several are called.
+
+    Returns:
+        Such as `2 entries and 1 worker`.
+    """
+    parts = [f"{len(jobs)} {one if len(jobs) == 1 else many}"] if jobs else []
+    parts += [f"{len(workers)} {'worker' if len(workers) == 1 else 'workers'}"] if workers else []
+    return " and ".join(parts)
+
+
+def render_spec_file(
+    jobs: Mapping[str, Mapping[str, Any]],
+    workers: Mapping[str, Mapping[str, Any]],
+    *,
+    where: str,
+    tokens: str,
+    secrets: Mapping[str, str],
+) -> str:
     """Render declarations as a spec file.
 
     Args:
-        imported: The declarations.
+        jobs: As they stand below `jobs:`.
+        workers: As they stand below `workers:`.
         where: What they were imported from.
-        schema: The path or URL of the JSON Schema, for editors.
+        tokens: What to do about the secrets.
+        secrets: The environment variable suggested for each secret that is named.
 
     Returns:
         YAML that our reader reads back to the same values, to the letter.
@@ -105,21 +198,50 @@ def render_imported(imported: Imported, *, where: str, schema: str) -> str:
         value = {section: {name: dict(one) for name, one in declared.items()}}
         return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100_000)
 
-    parts = [_HEAD.format(schema=schema, where=where)]
-    if imported.jobs:
-        parts.append(render("jobs", imported.jobs))
-    if imported.workers:
-        lines = (f"#   {line}\n" for line in _suggest_secrets(imported.secrets))
-        comment = _TOKENS + "".join(lines) if imported.secrets else ""
-        parts.append(comment + render("workers", imported.workers))
+    parts = [f"{_HEAD}# Imported from {' '.join(where.split())}.\n"]
+    if secrets:
+        lines = [*tokens.split("\n"), *(f"  {line}" for line in suggest_secrets(secrets))]
+        parts.append("".join(f"# {line}\n" for line in lines))
+    parts += [render("jobs", jobs)] if jobs else []
+    parts += [render("workers", workers)] if workers else []
     return "\n".join(parts)
 
 
-def _suggest_secrets(names: Iterable[str]) -> Iterator[str]:
-    """Say where tokens could be kept; a variable that is not set leaves the target's own as it is."""
-    for name in names:
-        variable = re.sub(r"[^A-Z0-9]", "_", name.removeprefix("worker.").upper())
-        yield f"{name}: {{env: {'WORKER_' if variable[0].isdigit() else ''}{variable}_TOKEN}}"
+def suggest_secrets(secrets: Mapping[str, str]) -> list[str]:
+    """Say where tokens could be kept, as lines for reconciler.yaml.
+
+    Args:
+        secrets: The environment variable for each.
+
+    Returns:
+        One line for each.
+    """
+    return [f"{name}: {{env: {variable}}}" for name, variable in secrets.items()]
+
+
+def write_spec_file(
+    session: Session, output: Path | None, text: str, secrets: Mapping[str, str]
+) -> tuple[Path, list[str]]:
+    """Write a spec file and read it as an apply would; one that cannot be read is removed again.
+
+    Args:
+        session: Where to.
+        output: The file; None for the usual one.
+        text: What to write.
+        secrets: The environment variable suggested for each secret that is named.
+
+    Returns:
+        The file, and the lines that reconciler.yaml lacks below secrets.
+    """
+    path = output or _choose_path(session)
+    _write_new(path, text)
+    unknown = {name: secrets[name] for name in secrets if name not in session.config.secrets}
+    try:
+        _check(session, unknown)
+    except InvalidInputError:
+        path.unlink()
+        raise
+    return path, suggest_secrets(unknown)
 
 
 def _check(session: Session, unknown: Iterable[str]) -> None:
@@ -148,16 +270,5 @@ def _write_new(path: Path, text: str) -> None:
         ) from None
     except OSError as error:
         raise ReconcilerError(
-            f"cannot write {path}: {error.strerror}", remedy="say where with --output"
+            f"cannot write {path}: {error.strerror}", remedy="say where to write with --output"
         ) from None
-
-
-def _report(imported: Imported, path: Path, session: Session, unknown: list[str]) -> None:
-    count, workers = len(imported.jobs), len(imported.workers)
-    parts = [f"{count} {'entry' if count == 1 else 'entries'}"] if count else []
-    parts += [f"{workers} {'worker' if workers == 1 else 'workers'}"] if workers else []
-    click.echo(f"Imported {' and '.join(parts)} into {path}.")
-    if unknown:
-        click.echo(f"First add to secrets in {session.config.path}; the tokens are on the target already:")
-        click.echo("".join(f"  {line}\n" for line in _suggest_secrets(unknown)), nl=False)
-    click.echo("Run reconciler plan: it has nothing to change; the next apply marks them as yours.")

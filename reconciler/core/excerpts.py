@@ -16,6 +16,40 @@ _SECRET: Final = re.compile(
 _LONG: Final = 60
 
 
+_HIDDEN: Final = (
+    (re.compile(r"(authorization:|cookie:|x-[\w-]*:)[^'\"]+", re.IGNORECASE), r"\1 ***"),
+    (re.compile(r"(\bbearer\s+)[^\s'\"]+", re.IGNORECASE), r"\1***"),
+    (re.compile(r"(://[^\s:@/]*:)[^\s@/]*@"), r"\1***@"),
+    (
+        re.compile(
+            r"(\b\w*(?:passw|secret|token|api[_-]?key|key|pwd|signature)\w*\s*[=:]\s*)"
+            r"(?:\"[^\"]*\"|'[^']*'|[^\s&'\"]+)",
+            re.IGNORECASE,
+        ),
+        r"\1***",
+    ),
+    (re.compile(r"(\s(?:-u|--user|--proxy-user|--oauth2-bearer)[ =]?)\S+"), r"\1***"),
+    (re.compile(r"\beyJ[\w.-]+"), "***"),
+    (re.compile(r"(create_queue_worker\s*\().*", re.IGNORECASE), r"\1***"),
+)
+
+
+def render_command(text: str, *, limit: int = 100) -> str:
+    """Write a shell command in one short line, for people.
+
+    Args:
+        text: As it was written.
+        limit: The longest line.
+
+    Returns:
+        The line, with `***` for what may be a password or token.
+    """
+    line = " ".join(text.split())
+    for pattern, shown in _HIDDEN:
+        line = pattern.sub(shown, line)
+    return line if len(line) <= limit else line[: limit - 4].rstrip() + " ..."
+
+
 def render_tokens(tokens: Sequence[Token], *, limit: int = 100) -> str:
     """Write tokens in one short line, for people.
 
