@@ -87,20 +87,23 @@ def find_previous_runs(
         clock: As in `find_runs`.
 
     Returns:
-        The instants in UTC; fewer where there were not so many in nine years.
+        The instants in UTC; fewer where nine years were without any.
 
     Raises:
         ValueError: `before` is naive, or there is no such zone.
     """
-    if timing.seconds or count < 1:
-        return ()
+    found: list[datetime] = []
     look = _FIRST_LOOK
-    while True:
-        after = before - look * _SECOND
-        runs = list(find_runs_between(timing, after=after, until=before, clock=clock))
-        if len(runs) >= count or look == _YEARS:
-            return tuple(reversed(runs[-count:]))
+    until = before
+    while len(found) < count and not timing.seconds:
+        after = until - look * _SECOND
+        runs = list(find_runs_between(timing, after=after, until=until, clock=clock))
+        if look == _YEARS and not runs:
+            break
+        found += reversed(runs)
         look = min(look * 8, _YEARS)
+        until = after
+    return tuple(found[: max(count, 0)])
 
 
 def iterate_runs(timing: Timing, *, after: datetime, clock: Clock | None = None) -> Iterator[datetime]:
