@@ -176,6 +176,14 @@ plain  job, inactive
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_job_that_is_over_says_so(run: Run) -> None:
+    """Its moment is past."""
+    result = run("once", "--after", "2027-01-01T00:00Z")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.endswith("\n  next       never: no run is left\n")
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_wrong_name_is_answered_with_the_nearest(run: Run) -> None:
     """As an error of one line with its remedy."""
     result = run("reprot")

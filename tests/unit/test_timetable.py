@@ -35,7 +35,7 @@ def _tabulate(
 ) -> dict[str, Scheduled]:
     fields: dict[str, Any] = {"owner": "shop", "server_zone": "GMT", "dialect": _NEW, **options}
     found = make_timetable(specs, observed=observed, **fields)
-    assert [each.name for each in found] == sorted(each.name for each in found)
+    assert [each.name for each in found] == sorted({each.name for each in found})
     return {each.name: each for each in found}
 
 
