@@ -19,7 +19,7 @@ from reconciler.cli.importing import (
 from reconciler.errors import ReconcilerError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from reconciler.cli.session import Session
     from reconciler.core.import_results import ImportedFiles
@@ -27,14 +27,17 @@ if TYPE_CHECKING:
 _TOKENS: Final = (
     "The tokens are not here. reconciler.yaml has to name each of them below secrets, and where it is kept:"
 )
-_DOWN: Final = (".down.sql", "/down.sql")
+_DOWN: Final = ".down.sql"
 
 
-def import_script_files(paths: Sequence[str], session: Session | None, output: Path | None) -> int:
+def import_script_files(
+    paths: Sequence[str], session: Session | None, output: Path | None, *, by_name: bool
+) -> int:
     """Import what SQL migrations leave in cron.job.
 
     Args:
         paths: Files, folders and patterns.
+        by_name: Whether the order of `paths` means nothing, since a shell made it.
         session: Where to write; None to print.
         output: The file to write; None for the usual one.
 
@@ -44,11 +47,13 @@ def import_script_files(paths: Sequence[str], session: Session | None, output: P
     from reconciler.core.import_sql import import_scripts
     from reconciler.loader.sql_texts import find_sql_fault
 
-    files = find_scripts(paths)
+    files, undoing = find_scripts(paths, by_name=by_name)
+    for path in undoing:
+        click.echo(f"Note: {path}: it undoes a migration, and was not read", err=True)
     scripts = [(str(path), _read(path)) for path in files]
     imported = import_scripts(scripts, find_fault=find_sql_fault)
-    count = f"{len(files)} SQL {'file' if len(files) == 1 else 'files'} ({', '.join(paths)})"
-    where = f"{count}; mode direct keeps each command as it was"
+    named = f"{files[0]} to {files[-1]}" if len(files) > 1 else str(files[0])
+    where = f"{named}; mode direct keeps each command as it was"
     return _finish(
         imported,
         session,
@@ -107,16 +112,16 @@ def import_crontab_file(
     )
 
 
-def find_scripts(paths: Sequence[str]) -> list[Path]:
+def find_scripts(paths: Sequence[str], *, by_name: bool = False) -> tuple[list[Path], list[Path]]:
     """Find SQL files in the order in which migrations run.
 
     Args:
         paths: Files, folders and patterns, each kept in its place; `*.sql` below a folder, and what fits a
-            pattern, in the order of their names, where numbers count as numbers. Files that undo migrations
-            (`*.down.sql`) are left out unless they are named.
+            pattern, in the order of their names, where numbers count as numbers.
+        by_name: Whether all files are put into that order.
 
     Returns:
-        The files, each once.
+        The files, each once; and those that undo migrations (`*.down.sql`), which are not to be read.
 
     Raises:
         ReconcilerError: There is no such file, or none at all.
@@ -125,28 +130,32 @@ def find_scripts(paths: Sequence[str]) -> list[Path]:
     for given in paths:
         path = Path(given)
         if path.is_dir():
-            files = _order([one for one in path.rglob("*.sql") if one.is_file()], path)
+            files = _order(path.rglob("*.sql"), path)
         elif path.is_file():
             files = [path]
         else:
-            matches = [Path(one) for one in glob.glob(given, recursive=True)]  # noqa: PTH207 - absolute ones too
-            files = _order([one for one in matches if one.is_file()], Path())
+            files = _order(map(Path, glob.glob(given, recursive=True)), Path())  # noqa: PTH207 - absolute ones too
         if not files:
             raise ReconcilerError(
                 f"{given}: no SQL files there", remedy="name files, folders or patterns after --from"
             )
         found |= dict.fromkeys(files)
-    return list(found)
+    files = _order(found, Path()) if by_name else list(found)
+    undoing = [path for path in files if path.name.endswith(_DOWN)]
+    kept = [path for path in files if path not in undoing]
+    if not kept:
+        raise ReconcilerError(f"{undoing[0]} undoes a migration", remedy="name those that make jobs")
+    return kept, undoing
 
 
-def _order(files: Sequence[Path], folder: Path) -> list[Path]:
+def _order(files: Iterable[Path], folder: Path) -> list[Path]:
     def key(path: Path) -> tuple[bool, list[tuple[int, int, str]]]:
         name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_posix()
         parts = re.split(r"([0-9]+)", name)
-        numbered = [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts if part]
+        numbered = [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part]
         return path.name.startswith("R__"), numbered  # Flyway runs repeatable ones last
 
-    return sorted((path for path in files if not path.as_posix().endswith(_DOWN)), key=key)
+    return sorted((path for path in files if path.is_file()), key=key)
 
 
 def _read(path: Path) -> str:

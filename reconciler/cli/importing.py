@@ -77,7 +77,8 @@ def import_(
 
         session = None if output == Path("-") else open_session(config_path, target_name)
         if scripts:
-            return import_script_files([*scripts, *more_scripts], session, output)
+            paths = [*scripts, *more_scripts]
+            return import_script_files(paths, session, output, by_name=bool(more_scripts))
         return import_crontab_file(
             crontab or "-",
             session,

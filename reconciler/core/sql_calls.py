@@ -6,7 +6,6 @@ The signatures are those of pg_cron 1.4 and later, which has had the same ones s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -268,7 +267,7 @@ def _convert(value: Constant, kind: str, tokens: Sequence[Token]) -> Constant:
         return None
     if isinstance(value, str):
         if kind == "name" and len(value.encode()) > _NAME_LIMIT:
-            raise UnreadableError("a name of over 63 bytes is cut")
+            raise UnreadableError("cut to 63 bytes")
         if kind in _TEXT_TYPES:
             return value
         if kind in {"bool", "boolean"} and value.strip().lower() in _BOOLEANS:
@@ -294,11 +293,10 @@ def describe_expression(tokens: Sequence[Token]) -> str:
     """
     if any(token.is_mark("||") for token in tokens):
         return "built with ||"
-    if any(token.is_mark("(") for token in tokens):
-        names = [one.value for one, after in pairwise(tokens) if one.kind == "word" and after.is_mark("(")]
-        if any(token.is_word("select") for token in tokens):
-            return "the result of a query"
-        return f"built by {names[0]}()" if names else "an expression"
+    if any(token.is_word("select") for token in tokens):
+        return "the result of a query"
+    if len(tokens) > 1 and tokens[0].kind == "word" and tokens[1].is_mark("("):
+        return f"built by {tokens[0].value}()"
     if tokens[0].kind == "parameter" or tokens[0].is_mark(":"):
         return "a parameter"
     if all(token.kind in {"word", "name"} or token.is_mark(".") for token in tokens):
