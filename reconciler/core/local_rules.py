@@ -246,7 +246,7 @@ def render_values(values: frozenset[int], low: int, high: int, *, stepped: bool 
     """
     if len(values) == high - low + 1:
         return "*"
-    step = _find_step(values, low, high) if stepped and len(values) > 1 else 0
+    step = _find_step(values, low, high) if stepped and len(values) > 1 and low in values else 0
     if step and (len(values) > 2 or (high + 1) % step == 0):
         return f"*/{step}"
     parts: list[str] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 from calendar import monthrange
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import lru_cache
 from math import gcd
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +33,7 @@ _LONG_DAYS: Final = frozenset((28, 29, 30, 31))
 _ALL: Final = LocalRule(minutes=frozenset((0,)), hours=frozenset((0,)))
 # Whether a year has a 29 February is all that its dates depend on.
 _YEARS: Final = (2000, 2001)
+_LENGTHS: Final = {(year, month): monthrange(year, month)[1] for year in _YEARS for month in range(1, 13)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,27 +211,28 @@ def _shift_days(rule: LocalRule, shifts: set[int], dialect: Dialect) -> tuple[Lo
     if by_number and not by_weekday:
         found, is_right = _move_dates(rule, shifts, dialect)
         return found, exact and is_right
-    ends = [(month, day) for month in rule.months for day in (1, 31)]
-    found = replace(
-        _ALL,
-        weekdays=frozenset((day + shift) % 7 for day in rule.weekdays for shift in shifts),
-        months=frozenset(_move(_YEARS[0], *end, shift)[0] for end in ends for shift in (0, *shifts)),
-    )
+    months = rule.months
+    if len(months) < 12:
+        ends = [(month, day) for month in months for day in (1, 31)]
+        months = frozenset(_move(_YEARS[0], *end, shift)[0] for end in ends for shift in (0, *shifts))
+    weekdays = frozenset((day + shift) % 7 for day in rule.weekdays for shift in shifts)
+    found = replace(_ALL, weekdays=weekdays, months=months)
     if len(found.weekdays) == 7:
         return found, False
     exact = exact and len(rule.months) == 12 and not rule.nth and by_number == rule.either
     if rule.either:
-        dates, is_right = _move_dates(rule, shifts, dialect)
-        months = dates.months | found.months
-        if not dates.last_day and dates.days == _ALL.days:
+        moved, is_right = _move_dates(rule, shifts, dialect)
+        months = moved.months | found.months
+        if not moved.last_day and moved.days == _ALL.days:
             return replace(_ALL, months=months), False
-        found = replace(dates, weekdays=found.weekdays, months=months, either=True)
+        found = replace(moved, weekdays=found.weekdays, months=months, either=True)
         exact = exact and is_right
     return found, exact
 
 
+@lru_cache(maxsize=8192)
 def _move(year: int, month: int, day: int, shift: int) -> tuple[int, int]:
-    moved = date(year, month, min(day, monthrange(year, month)[1])) + timedelta(days=shift)
+    moved = date(year, month, min(day, _LENGTHS[year, month])) + timedelta(days=shift)
     return moved.month, moved.day
 
 
@@ -238,21 +241,16 @@ def _move_dates(rule: LocalRule, shifts: set[int], dialect: Dialect) -> tuple[Lo
     wanted: set[tuple[int, int, int]] = set()
     for year in _YEARS:
         for month in rule.months:
-            length = monthrange(year, month)[1]
-            days = (length,) if rule.last_day else [day for day in rule.days if day <= length]
-            wanted |= {(year, *_move(year, month, day, shift)) for day in days for shift in shifts}
+            length = _LENGTHS[year, month]
+            dates = (length,) if rule.last_day else [day for day in rule.days if day <= length]
+            wanted |= {(year, *_move(year, month, day, shift)) for day in dates for shift in shifts}
     months = frozenset(month for _, month, _ in wanted)
     days = frozenset(day for _, _, day in wanted)
     found = replace(_ALL, days=days, months=months)
-    dates = [
-        (year, month, day)
-        for year in _YEARS
-        for month in months
-        for day in range(1, monthrange(year, month)[1] + 1)
-    ]
-    if wanted == {one for one in dates if one[2] in days}:
+    lengths = {month: length for month, length in _LENGTHS.items() if month[1] in months}
+    if wanted == {(*month, day) for month, length in lengths.items() for day in days if day <= length}:
         return found, True
-    if wanted == {one for one in dates if one[2] == monthrange(*one[:2])[1]}:
+    if wanted == {(*month, length) for month, length in lengths.items()}:
         last = replace(found, days=_ALL.days, last_day=True)
         return (last, True) if dialect.last_day else (replace(found, days=_LONG_DAYS), False)
     return found, False
