@@ -75,7 +75,7 @@ def _list_planned(
     desired: DesiredState, observed: ObservedState, changes: Sequence[Change]
 ) -> Iterator[Scheduled]:
     """List what pg_cron starts after an apply."""
-    facts = observed.facts
+    zone, dialect = observed.facts.timezone, observed.facts.dialect  # found out once, there can be many jobs
     taken = {*desired.resources, *(change.renamed_from for change in changes)}
     taken |= {change.name for change in changes if change.action == "delete"}
     for resource in desired.resources.values():
@@ -87,7 +87,7 @@ def _list_planned(
             entry.schedule,
             name=resource.name,
             kind=resource.kind,
-            server_zone=facts.timezone,
+            server_zone=zone,
         )
         if timing is not None:
             yield Scheduled(name=resource.name, kind="job", timing=timing, schedule=entry.schedule)
@@ -96,6 +96,4 @@ def _list_planned(
         definitions={name: each for name, each in observed.definitions.items() if name not in taken},
         entries={jobid: entry for jobid, entry in observed.entries.items() if entry.name not in taken},
     )
-    yield from make_timetable(
-        (), owner=desired.owner, server_zone=facts.timezone, dialect=facts.dialect, observed=others
-    )
+    yield from make_timetable((), owner=desired.owner, server_zone=zone, dialect=dialect, observed=others)

@@ -111,6 +111,15 @@ def test_a_herd_that_is_there_already_is_no_news() -> None:
     assert notice.names == ("d",)
 
 
+def test_the_entries_of_the_tool_are_no_news() -> None:
+    """They count, and nobody has to hear that they were made."""
+    own = [make_scheduled(f"reconciler-{name}", schedule="5 seconds") for name in ("runner", "tick")]
+    made = [daily(name) for name in "ab"]
+    (notice,) = notices(*own, *made)
+    assert notice.names == ("a", "b")
+    assert notices(*own, *made[:1]) == []
+
+
 def test_a_limit_that_cannot_be_seen_is_said_to_be_so() -> None:
     """32 are taken for it."""
     made = [daily(f"job-{number}") for number in range(33)]
