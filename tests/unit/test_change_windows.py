@@ -67,6 +67,14 @@ def test_freezes_alone_leave_the_rest_open() -> None:
     assert closure.opens_at == at("2027-01-06T00:00")
 
 
+def test_a_window_that_is_over_today_opens_in_a_week() -> None:
+    """Also where it has one day of the week."""
+    windows = ChangeWindows(allow=(Blackout(days=(1,), start=480, end=960),))
+    closure = find_closure(windows, now=at("2026-11-23T16:00"))
+    assert closure is not None
+    assert closure.opens_at == at("2026-11-30T08:00")
+
+
 @pytest.mark.parametrize(
     "windows",
     [

@@ -233,10 +233,12 @@ def test_a_policy_says_what_a_spec_lacks_or_has_too_much(
         ({"schedule": "0,1 0 29 2 *"}, 1, 2),
         ({"schedule": "* * * * *", "blackout": [{"from": "00:10", "to": "24:00"}]}, 10, 0),
         ({"schedule": "* * * * *", "blackout": [{"from": "00:10", "to": "24:00"}]}, 9, 10),
+        ({"schedule": "0-5 * * * *",
+          "blackout": [{"from": "00:01", "to": "01:00"}, {"from": "01:01", "to": "24:00"}]}, 1, 0),
         ({"schedule": "* * * * *", "blackout": [{"last": "2026-12-31"}]}, 59, 60),
         ({"schedule": "* * * * *", "blackout": [{"first": "2000-01-01"}]}, 1, 0),
     ],
-)
+)  # fmt: skip
 def test_runs_are_counted_as_they_come(declared: dict[str, Any], limit: int, count: int) -> None:
     """The most runs in any sixty minutes count, across hours and midnights, without those left out."""
     timing = make_timing(job(**declared), "UTC")
@@ -283,6 +285,7 @@ def test_the_role_of_the_target_counts_for_what_names_none() -> None:
     found = find_forbidden_roles([job("a"), job("b", role="x"), queue()], [rule], role="postgres")
     assert [violation.spec.name for violation in found] == ["a"]
     assert find_forbidden_roles([job("a")], [rule], role="runner") == ()
+    assert find_forbidden_roles([job("a")], [replace(rule, level="warn")], role="postgres") == ()
 
 
 def test_a_warning_is_a_notice_for_each_policy() -> None:
