@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from reconciler.core.clocks import find_zone
 from reconciler.core.declared_times import read_timing
-from reconciler.core.occurrences import UTC_NAMES, find_previous_runs, find_runs, find_runs_between
+from reconciler.core.occurrences import UTC_NAMES, find_runs, find_runs_between
 from reconciler.core.run_rates import count_per_day, means_same
 from reconciler.core.steps import make_steps
 from reconciler.core.timings import make_entry_timing
@@ -248,8 +248,8 @@ def _find_turn(
     """Find the last old run, those old runs that are left out, and the new one that repeats the last.
 
     Around the change the runs are the old ones up to now and the new ones from now on. A run comes twice
-    where the step between the two is shorter than any step of either, and the hour, day, week, month or year
-    in which that happens has more runs than it has by either; it is left out where the step is longer and
+    where the step between the two is shorter than any step of either, and the day, week, month or year in
+    which that happens has more runs than it has by either; it is left out where the step is longer and
     the runs are fewer. So a daily run that is put off by an hour is neither, while today's is still to come.
     A step of less than a quarter of the shortest, or of nearly two of the longest, needs no such look.
     """
@@ -275,15 +275,15 @@ def _find_turn(
 
 @lru_cache(maxsize=4096)
 def _list_around(timing: Timing, now: datetime) -> tuple[tuple[datetime, ...], tuple[datetime, ...]]:
-    """List some two dozen runs up to now, at least the last one, and as many from now on; both ascending."""
+    """List some two dozen runs up to now, and as many from now on; both ascending.
+
+    What did not come for longer than two dozen runs usually take has no last run that anybody would miss.
+    """
     rate = count_per_day(timing, now=now) if not timing.seconds else 0
     before: tuple[datetime, ...] = ()
     if rate:
         before = tuple(find_runs_between(timing, after=now - _AROUND / rate * _DAY, until=now))
-    return (
-        before[-_AROUND:] or find_previous_runs(timing, before=now, count=1),
-        find_runs(timing, after=now, count=_AROUND),
-    )
+    return before[-_AROUND:], find_runs(timing, after=now, count=_AROUND)
 
 
 def _compare_counts(old: Timing, new: Timing, now: datetime) -> int:
@@ -301,27 +301,24 @@ def _compare_counts(old: Timing, new: Timing, now: datetime) -> int:
 
 
 def _measure_period(rule: LocalRule) -> int:
-    """Say after what a rule begins anew: 0 is an hour, 1 a day, 2 a week, 3 a month, 4 a year."""
+    """Say after what a rule begins anew: 0 is a day, 1 a week, 2 a month, 3 a year."""
     if len(rule.months) < 12:
-        return 4
-    if rule.nth or rule.last_day or len(rule.days) < 31:
         return 3
-    if len(rule.weekdays) < 7:
+    if rule.nth or rule.last_day or len(rule.days) < 31:
         return 2
-    return 0 if rule.is_hourly else 1
+    return 1 if len(rule.weekdays) < 7 else 0
 
 
 def _find_period(size: int, now: datetime, zone: str) -> tuple[datetime, datetime]:
-    """Find begin and end of the hour, day, week, month or year around now, by the clocks of a zone."""
+    """Find begin and end of the day, week, month or year around now, by the clocks of a zone."""
     place = find_zone("UTC" if zone in UTC_NAMES else zone)
-    local = now.astimezone(place).replace(minute=0, second=0, microsecond=0, tzinfo=None)
-    midnight = local.replace(hour=0)
+    midnight = now.astimezone(place).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+    monday = midnight - midnight.weekday() * _DAY
     first = midnight.replace(day=1)
     start, end = (
-        (local, local + timedelta(hours=1)),
-        (midnight, midnight + timedelta(days=1)),
-        (midnight - timedelta(days=local.weekday()), midnight + timedelta(days=7 - local.weekday())),
-        (first, (first + timedelta(days=31)).replace(day=1)),
+        (midnight, midnight + _DAY),
+        (monday, monday + 7 * _DAY),
+        (first, (first + 31 * _DAY).replace(day=1)),
         (first.replace(month=1), first.replace(month=1, year=first.year + 1)),
     )[size]
     return start.replace(tzinfo=place).astimezone(UTC), end.replace(tzinfo=place).astimezone(UTC)

@@ -102,6 +102,7 @@ def test_a_job_that_goes_had_times() -> None:
         (_local("0 20 * * *"), _local("0 8 * * *"), "2026-11-21T09:00", "11-20 20:00", ["11-21 20:00"], []),
         (_local("0 8 * * *"), _local("0 20 * * *"), "2026-11-21T07:30", "", [], []),
         (_local("0 20 * * *"), _local("0 8 * * *"), "2026-11-21T07:30", "", [], []),
+        (_local("0 8 * * *"), _local("0 20 * * *"), "2026-11-21T08:00", "11-21 08:00", [], ["11-21 20:00"]),
         # Across midnight, the end of a week and that of a month the step is too short for that.
         (_local("59 23 * * *"), _local("1 0 * * *"), "2026-11-21T23:59", "11-21 23:59", [], ["11-22 00:01"]),
         (_local("0 8 * * 0"), _local("0 8 * * 1"), "2026-11-22T12:00", "11-22 08:00", [], ["11-23 08:00"]),
@@ -113,7 +114,11 @@ def test_a_job_that_goes_had_times() -> None:
         (_local("0 8 3 * *"), _local("0 8 18 * *"), "2026-11-09T12:00", "11-03 08:00", [], ["11-18 08:00"]),
         (_local("0 8 3 2 *"), _local("0 8 3 11 *"), "2026-10-09T12:00", "02-03 08:00", [], ["11-03 08:00"]),
         (_local("0 8 3 11 *"), _local("0 8 3 2 *"), "2026-10-09T12:00", "11-03 08:00", ["11-03 08:00"], []),
+        # More or fewer runs than usual in a usual step: Saturday takes Monday's place.
+        (_local("0 8 * * 1-5"), _local("0 8 * * 2-6"), "2026-11-20T12:00", "", [], []),
+        (_local("0 8 * * 2-6"), _local("0 8 * * 1-5"), "2026-11-24T07:30", "", [], []),
         # Another pace is no fault.
+        (_local("0 20 * * 1"), _local("0 8 * * *"), "2026-11-23T12:00", "", [], []),
         (_local("*/5 * * * *"), _local("*/10 * * * *"), "2026-11-21T08:07", "", [], []),
         (_local("*/5 * * * *"), _local("3-59/5 * * * *"), "2026-11-21T08:02", "", [], []),
         (_local("0 8 * * 1-5"), _local("0 8 * * *"), "2026-11-21T08:30", "", [], []),
@@ -141,6 +146,8 @@ def test_a_job_that_goes_had_times() -> None:
             ["11-21 14:00"],
             [],
         ),
+        # The day is that of the new zone: 02:00 in Tokyo is 18:00 on the day before in Oslo.
+        (_local("0 2 * * *", "Asia/Tokyo"), _local("0 8 * * *"), "2026-11-21T19:00", "", [], []),
         # Intervals have a step and no day.
         (
             _side("0 * * * *", every="2w", start_at="2026-11-16T08:00:00Z"),
@@ -234,7 +241,8 @@ def test_what_does_nothing_in_time_has_no_times(before: Snapshot | None, after: 
 def test_an_adoption_changes_no_times() -> None:
     """The entry stays, and only our mark is set."""
     before = Snapshot(document="", entry=make_entry("a", schedule="0 8 * * *"))
-    assert _find(before, _side("0 8 * * *", schedule="0 8 * * *"), action="adopt") is None
+    assert _find(before, _side("0 8 * * *", daily="08:00"), action="adopt") is None
+    assert _times(before, _side("0 8 * * *", daily="08:00")).same_times
 
 
 def test_an_entry_that_is_taken_over_had_its_own_times() -> None:
@@ -262,6 +270,7 @@ def test_a_direct_job_is_shown_in_its_own_zone() -> None:
     assert times.after is not None
     assert times.after.words == "every day at 08:00 Asia/Kolkata"
     assert times.before.words == "every day at 01:30 GMT"
+    assert _find(_side("30 2 * * *", **fields), _side("30 2 * * *", **fields, timeout="5m")) is None
 
 
 def test_a_renamed_job_is_put_off_by_its_new_name() -> None:

@@ -43,6 +43,7 @@ def _interval(minutes: int, **fields: Any) -> Timing:
         (_timing("0 8 * * *", end_at=_NOW + timedelta(days=300)), 1),
         (_timing("0 8 * * *", end_at=_NOW), 0),
         (_timing("0 8 * * *", end_at=_NOW, blackout=(_EVENING,)), 0),
+        (_timing("0 * * * *", start_at=_NOW + timedelta(days=300), blackout=(_EVENING,)), 12),
         # Blackouts take their part of it.
         (_timing("0 * * * *", blackout=(_EVENING,)), 12),
         (_timing("0 * * * *", blackout=(_EVENING, _WEEKEND)), 12 * 5 / 7),
