@@ -30,7 +30,9 @@ def observe_server(session: Session, specs: Iterable[Spec]) -> tuple[Server, Obs
     """
     from reconciler.core.clocks import make_clock
     from reconciler.core.explanations import Server
+    from reconciler.core.occurrences import clock_of
     from reconciler.database.observe import observe, require_pg_cron
+    from reconciler.errors import ConfigError
 
     zones = {spec.timezone for spec in specs if isinstance(spec, JobSpec)} - {""}
     with session.connect() as conn:
@@ -38,4 +40,11 @@ def observe_server(session: Session, specs: Iterable[Spec]) -> tuple[Server, Obs
     require_pg_cron(observed.facts)
     clocks = {zone: make_clock(offsets) for zone, offsets in observed.clocks.items()}
     facts = observed.facts
+    try:
+        clock_of(facts.timezone)
+    except ValueError as error:
+        raise ConfigError(
+            f"pg_cron reads schedules in {facts.timezone} (cron.timezone), and {error} on this machine",
+            remedy="let cron.timezone name a zone such as Europe/Oslo, or update the time zone data here (tzdata)",
+        ) from error
     return Server(zone=facts.timezone, dialect=facts.dialect, clocks=clocks), observed

@@ -141,7 +141,7 @@ def _list_applied(
             definition.document, schedule, name=name, kind=definition.kind, server_zone=server_zone
         )
         # Without an entry only what has one time is started.
-        if timing is None or (entry is None and timing.once is None):
+        if timing is None or (entry is None and timing.once is None) or not _is_known_here(timing):
             continue
         paused, until = _find_pause(name, observed)
         yield Scheduled(
@@ -154,6 +154,14 @@ def _list_applied(
             paused_until=until,
             owner=definition.owner,
         )
+
+
+def _is_known_here(timing: Timing) -> bool:
+    """Tell whether this machine knows the zones of what another one declared."""
+    try:
+        return all(map(clock_of, (timing.zone, timing.blackout_zone)))
+    except ValueError:
+        return False
 
 
 def _list_strangers(

@@ -198,7 +198,7 @@ def test_paused_jobs_are_said(run: Run) -> None:
 
 
 def test_times_are_those_of_the_target_s_zone(site: Site, run: Run) -> None:
-    """From pg_cron 1.5 on it may have one."""
+    """From pg_cron 1.5 on it may have one, which this machine has to know."""
     if site.database.server.pg_cron < (1, 5, 0):
         assert "00Z" in run("ours", "--count", "1").stdout
         return
@@ -206,3 +206,7 @@ def test_times_are_those_of_the_target_s_zone(site: Site, run: Run) -> None:
     result = run("ours", "--until", "2026-11-21T17:00", THEN)
     assert "Sat 2026-11-21 16:00 IST  2026-11-21 10:30Z" in result.stdout
     assert names(result) == ["ours", "ours"]
+    site.database.server.set_server_settings(cron__timezone="EST5EDT,M3.2.0,M11.1.0")
+    refused = run("ours")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "Error: pg_cron reads schedules in EST5EDT,M3.2.0,M11.1.0 (cron.timezone)" in refused.stderr

@@ -152,6 +152,16 @@ def test_others_jobs_are_as_they_were_applied() -> None:
     assert (found.timing.zone, render_rule(found.timing.rule)) == ("Europe/Oslo", "0 8 * * *")
 
 
+def test_a_zone_that_is_unknown_here_is_no_error() -> None:
+    """Who declared the job may have newer data; what cannot be read is left out."""
+    document = make_document(daily="08:00", timezone="Mars/Olympus", sql="SELECT 1")
+    entry = make_entry("a", 1)
+    observed = make_observed(
+        make_definition("a", owner="kitchen", entry=entry, document=document), entries=(entry,)
+    )
+    assert _tabulate([], observed) == {}
+
+
 def test_one_time_jobs_of_others_are_there_until_they_ran() -> None:
     """They have no entry; what else has lost its entry is started by nothing and left out."""
     document = make_document(once="2026-12-01T08:00:00Z", sql="SELECT 1")
