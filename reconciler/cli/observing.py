@@ -45,6 +45,6 @@ def observe_server(session: Session, specs: Iterable[Spec]) -> tuple[Server, Obs
     except ValueError as error:
         raise ConfigError(
             f"pg_cron reads schedules in {facts.timezone} (cron.timezone), and {error} on this machine",
-            remedy="let cron.timezone name a zone such as Europe/Oslo, or update the time zone data here (tzdata)",
+            remedy="let cron.timezone name a zone such as Europe/Oslo, or update the tzdata here",
         ) from error
     return Server(zone=facts.timezone, dialect=facts.dialect, clocks=clocks), observed
