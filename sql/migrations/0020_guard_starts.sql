@@ -110,8 +110,8 @@ BEGIN
         RETURN reconciler.find_time(schedule, after, server_zone, 'both', 'skip', false);
     END IF;
     at := greatest(at, timing.start_at - pace);
-    -- Many runs in a row may fall into blackouts; who has thousands of them is not told when they end.
-    FOR try IN 1..5000 LOOP
+    -- Many runs in a row may fall into blackouts; who has two thousand of them is not told when they end.
+    FOR try IN 1..2000 LOOP
         IF timing.schedule IS NOT NULL THEN
             at := timing.shift + reconciler.find_time(
                 timing.schedule, at - timing.shift,

@@ -131,7 +131,7 @@ SELECT name, observed, applied FROM compared WHERE observed IS DISTINCT FROM app
 SELECT name, to_jsonb(t) - 'zone' || jsonb_build_object('timezone', t.zone),
        to_jsonb(n) - 'zone' || jsonb_build_object('timezone', n.zone)
   FROM reconciler.timings t FULL JOIN reconciler.declared_timings n USING (name)
- WHERE to_jsonb(t) IS DISTINCT FROM to_jsonb(n);
+ WHERE ROW(t.*) IS DISTINCT FROM ROW(n.*);
 
 -- name: observe_running
 -- What waits for a worker may be many: the oldest are enough to know of it.

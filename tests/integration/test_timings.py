@@ -93,78 +93,71 @@ def show(instants: list[datetime], place: ZoneInfo = OSLO) -> list[str]:
 BOTH = {"ambiguous": "both", "nonexistent": "skip"}
 
 
-@pytest.mark.parametrize(
-    ("declared", "server", "expected"),
-    [
-        ({"schedule": "0 8 * * 1-5", "timezone": "Europe/Oslo"}, "GMT",
-         {"schedule": "0 8 * * 1-5", "zone": "Europe/Oslo"}),
-        ({"schedule": "0 8 * * *", "ambiguous": "last"}, "GMT",
-         {"schedule": "0 8 * * *", "ambiguous": "last"}),
-        ({"schedule": "0 8 * * *", "end_at": "2030-01-01T00:00:00Z"}, "GMT",
-         {"end_at": "2030-01-01T00:00:00+00:00"}),
-        ({"schedule": "0 8 * * *", "spread": "1m30s"}, "GMT", None),
-        ({"schedule": "0 8 * * *"}, "Europe/Oslo", {}),
-        ({"daily": "02:30"}, "Etc/UTC", {}),
-        ({"daily": "02:30"}, "Europe/Oslo", {"schedule": "30 2 * * *"}),
-        ({"daily": "02:05", "timezone": "UTC"}, "GMT", {"schedule": "5 2 * * *", "zone": "UTC"}),
-        ({"weekly": {"on": ["sat", "mon"], "at": "00:00"}, "nonexistent": "skip"}, "GMT",
-         {"schedule": "0 0 * * 1,6", "nonexistent": "skip"}),
-        ({"monthly": {"day": 31, "at": "9:00"}}, "GMT", {}),
-        ({"monthly": {"day": 31, "at": "9:00"}}, "Asia/Tokyo", {"schedule": "0 9 31 * *"}),
-        ({"monthly": {"day": "last", "at": "9:00"}}, "GMT", {"schedule": "0 9 $ * *"}),
-        ({"monthly": {"day": "second tue", "at": "9:00"}}, "GMT", {"schedule": "0 9 * * 2#2"}),
-        ({"monthly": {"day": "fifth sun", "at": "9:00"}}, "GMT", {"schedule": "0 9 * * 0#5"}),
-        ({"monthly": {"day": "last sat", "at": "9:00"}}, "GMT", {"schedule": "0 9 * * 6L"}),
-        ({"every": "15m"}, "Europe/Oslo", {}),
-        ({"every": "30s"}, "GMT", {}),
-        ({"every": "90m"}, "GMT", {"every": "01:30:00", "anchor": "1970-01-01T00:00:00+00:00"}),
-        ({"every": "366d"}, "GMT", {"every": "8784:00:00", "anchor": "1970-01-01T00:00:00+00:00"}),
-        ({"every": "15m", "start_at": "2027-01-01T00:05:00Z"}, "GMT",
-         {"every": "00:15:00", "anchor": "2027-01-01T00:05:00+00:00",
-          "start_at": "2027-01-01T00:05:00+00:00"}),
-        ({"every": "30s", "start_at": "2027-01-01T00:05:00Z"}, "GMT",
-         {"start_at": "2027-01-01T00:05:00+00:00"}),
-        ({"every": "15m", "blackout": [{"on": ["sun", "sat"]}], "timezone": "Asia/Tokyo"}, "GMT",
-         {"zone": "Asia/Tokyo", "blackout": [{"on": ["sun", "sat"]}]}),
-        ({"after": ["b"], "end_at": "2030-01-01T00:00:00Z"}, "GMT", {"end_at": "2030-01-01T00:00:00+00:00"}),
-        ({"once": "2027-01-01T08:00", "timezone": "Europe/Oslo"}, "GMT", {}),
-    ],
+DOCUMENTS: tuple[tuple[dict[str, Any], str, dict[str, Any]], ...] = (
+    ({"schedule": "0 8 * * 1-5", "timezone": "Europe/Oslo"}, "GMT",
+     {"schedule": "0 8 * * 1-5", "zone": "Europe/Oslo"}),
+    ({"schedule": "0 8 * * *", "ambiguous": "last"}, "GMT",
+     {"schedule": "0 8 * * *", "ambiguous": "last"}),
+    ({"schedule": "0 8 * * *", "end_at": "2030-01-01T00:00:00Z"}, "GMT",
+     {"end_at": "2030-01-01T00:00:00+00:00"}),
+    ({"schedule": "0 8 * * *"}, "Europe/Oslo", {}),
+    ({"daily": "02:30"}, "Etc/UTC", {}),
+    ({"daily": "02:30"}, "Europe/Oslo", {"schedule": "30 2 * * *"}),
+    ({"daily": "02:05", "timezone": "UTC"}, "GMT", {"schedule": "5 2 * * *", "zone": "UTC"}),
+    ({"weekly": {"on": ["sat", "mon"], "at": "00:00"}, "nonexistent": "skip"}, "GMT",
+     {"schedule": "0 0 * * 1,6", "nonexistent": "skip"}),
+    ({"monthly": {"day": 31, "at": "9:00"}}, "GMT", {}),
+    ({"monthly": {"day": 31, "at": "9:00"}}, "Asia/Tokyo", {"schedule": "0 9 31 * *"}),
+    ({"monthly": {"day": "last", "at": "9:00"}}, "GMT", {"schedule": "0 9 $ * *"}),
+    ({"monthly": {"day": "second tue", "at": "9:00"}}, "GMT", {"schedule": "0 9 * * 2#2"}),
+    ({"monthly": {"day": "fifth sun", "at": "9:00"}}, "GMT", {"schedule": "0 9 * * 0#5"}),
+    ({"monthly": {"day": "last sat", "at": "9:00"}}, "GMT", {"schedule": "0 9 * * 6L"}),
+    ({"every": "15m"}, "Europe/Oslo", {}),
+    ({"every": "30s"}, "GMT", {}),
+    ({"every": "90m"}, "GMT", {"every": "01:30:00", "anchor": "1970-01-01T00:00:00+00:00"}),
+    ({"every": "366d"}, "GMT", {"every": "8784:00:00", "anchor": "1970-01-01T00:00:00+00:00"}),
+    ({"every": "15m", "start_at": "2027-01-01T00:05:00Z"}, "GMT",
+     {"every": "00:15:00", "anchor": "2027-01-01T00:05:00+00:00",
+      "start_at": "2027-01-01T00:05:00+00:00"}),
+    ({"every": "30s", "start_at": "2027-01-01T00:05:00Z"}, "GMT",
+     {"start_at": "2027-01-01T00:05:00+00:00"}),
+    ({"every": "15m", "blackout": [{"on": ["sun", "sat"]}], "timezone": "Asia/Tokyo"}, "GMT",
+     {"zone": "Asia/Tokyo", "blackout": [{"on": ["sun", "sat"]}]}),
+    ({"after": ["b"], "end_at": "2030-01-01T00:00:00Z"}, "GMT", {"end_at": "2030-01-01T00:00:00+00:00"}),
+    ({"once": "2027-01-01T08:00", "timezone": "Europe/Oslo"}, "GMT", {}),
 )  # fmt: skip
-def test_what_a_document_says(
-    conn: psycopg.Connection, declared: dict[str, Any], server: str, expected: dict[str, Any] | None
-) -> None:
+"""What is declared, the server's zone, and the row without its name and what is empty; {} for no row."""
+
+
+def test_what_a_document_says(conn: psycopg.Connection) -> None:
     """Only jobs whose entry alone cannot say it have a row; it holds what was meant, in few forms."""
     conn.execute("SET TimeZone = 'UTC'")
-    if expected is None:
-        with pytest.raises(AssertionError):
-            put(conn, server=server, **declared)
-        return
-    put(conn, server=server, **declared)
-    assert read_timing(conn, "a") == expected
-    has_row = conn.execute("SELECT count(*) FROM reconciler.timings").fetchone() == (1,)
-    assert has_row is bool(expected)
+    for number, (declared, server, expected) in enumerate(DOCUMENTS):
+        put(conn, f"job-{number}", server=server, **declared)
+        assert read_timing(conn, f"job-{number}") == expected, declared
+    rows = conn.execute("SELECT count(*) FROM reconciler.timings").fetchone()
+    assert rows == (sum(bool(expected) for _, _, expected in DOCUMENTS),)
 
 
-@pytest.mark.parametrize(
-    ("declared", "rule"),
-    [
+def test_a_spread_moves_what_pg_cron_would_fire(conn: psycopg.Connection) -> None:
+    """The schedule without it becomes the rule, as pg_cron reads it, and a part of the spread is added."""
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"schedule": "0 8 * * 1-5"}, "0 8 * * 1-5"),
         ({"every": "15m"}, "*/15 * * * *"),
         ({"every": "1h"}, "0 */1 * * *"),
         ({"every": "6h"}, "0 */6 * * *"),
         ({"every": "1d"}, "0 0 * * *"),
-    ],
-)
-def test_a_spread_moves_what_pg_cron_would_fire(
-    conn: psycopg.Connection, declared: dict[str, Any], rule: str
-) -> None:
-    """The schedule without it becomes the rule, as pg_cron reads it, and a part of the spread is added."""
-    put(conn, "nightly", spread="4h", **declared)
-    minutes = int.from_bytes(sha256(b"nightly").digest()[:8]) % 240
-    row = conn.execute("SELECT schedule, ambiguous, nonexistent, shift FROM reconciler.timings").fetchone()
-    assert row == (rule, "both", "skip", minutes * MINUTE)
-    (first,) = follow(conn, NEW_YEAR, 1, name="nightly")
-    assert (first - minutes * MINUTE).minute in {0, 15, 30, 45}
+    )
+    for number, (declared, rule) in enumerate(cases):
+        name = f"job-{number}"
+        put(conn, name, spread="4h", **declared)
+        minutes = int.from_bytes(sha256(name.encode()).digest()[:8]) % 240
+        row = conn.execute(
+            "SELECT schedule, ambiguous, nonexistent, shift FROM reconciler.timings WHERE name = %s", [name]
+        ).fetchone()
+        assert row == (rule, "both", "skip", minutes * MINUTE)
+        (first,) = follow(conn, NEW_YEAR, 1, name=name)
+        assert (first - minutes * MINUTE).minute in {0, 15, 30, 45}
 
 
 def test_the_shift_of_any_name(conn: psycopg.Connection) -> None:
