@@ -216,7 +216,7 @@ def _place_job(
         # Without an entry a job that names no role belongs to the runner of those, which is another owner's.
         reason = f"it names no role, and would run as {server.foreign_role} like the jobs of another owner"
         problems.append(_describe(spec, reason, f"role: {server.role}"))
-    schedule = _compile_schedule(spec, server, problems) if is_timed else ""
+    schedule = _compile_schedule(spec, server, problems)
     reason = _find_hold(spec, server)
     if reason:
         held[reason].append(spec.name)
@@ -256,7 +256,7 @@ def _compile_schedule(spec: JobSpec, server: _Server, problems: list[SpecProblem
         if is_plain and spec.mode != "direct":
             return spec.trigger.text  # as most jobs have it; what leaves runs out is the database's to see
     timing = make_timing(spec, server.timezone)
-    if timing is None:
+    if timing is None or timing.once is not None:
         return ""
     compiled = compile_timing(
         timing, server_zone=server.timezone, clocks=server.clocks, dialect=server.dialect
