@@ -33,7 +33,7 @@ _MENTION: Final = re.compile(
     r'|\b(?:update|into|delete\s+from|truncate)\s+"?cron"?\s*\.\s*"?job\b',
     re.IGNORECASE,
 )
-_WRITING: Final = frozenset({"update", "into", "truncate", "copy", "table"})
+_WRITING: Final = frozenset({"update", "into", "truncate", "copy"})
 _READING: Final = frozenset({"alter", "grant", "revoke", "lock", "comment", "create", "drop"})
 _REMOTE: Final = frozenset({"dblink", "dblink_exec", "dblink_send_query"})
 _PLACE_ONLY: Final = frozenset({"nodename", "nodeport"})
@@ -190,7 +190,7 @@ def writes_jobs(tokens: Sequence[Token]) -> bool:
         if not tokens[place + 1].is_name("job") or tokens[0].is_word(*_READING):
             continue
         before = [token.value for token in tokens[: place - 1] if not token.is_word("only")][-2:]
-        if before == ["delete", "from"]:
+        if before in (["delete", "from"], ["truncate", "table"]):
             return True
         if before and before[-1] in _WRITING:
             return before[-1] != "copy" or any(token.is_word("from") for token in tokens[place:])
