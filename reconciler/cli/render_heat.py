@@ -102,26 +102,28 @@ def render_calendar(calendar: Calendar, *, width: int = 80, plain: bool = False)
         render_title(calendar),
         "\n".join(_render_map(calendar.heat, width, plain)),
         "\n".join(_render_notes(calendar, plain)),
-        "\n".join(_render_busiest(calendar)),
-        "\n".join(_render_herds(calendar)),
+        "\n".join(_render_busiest(calendar, width)),
+        "\n".join(_render_herds(calendar, width)),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def name_some(names: Sequence[str], count: int = _NAMES) -> str:
+def name_some(names: Sequence[str], room: int = 80) -> str:
     """Name the first of many.
 
     Args:
-        names: All of them.
-        count: How many are named.
+        names: All of them, at least one.
+        room: How many characters there are; one name is said in any case.
 
     Returns:
-        For instance `a, b and 3 more`.
+        For instance `a, b and 3 more`; five names at the most.
     """
-    more = len(names) - count
-    if more <= 0:
-        return ", ".join(names)
-    return f"{', '.join(names[:count])} and {more} more"
+    for count in range(min(len(names), _NAMES), 0, -1):
+        more = len(names) - count
+        text = ", ".join(names[:count]) + (f" and {more} more" if more else "")
+        if len(text) <= room:
+            break
+    return text
 
 
 def _render_map(heat: Heat, width: int, plain: bool) -> Iterator[str]:
@@ -192,23 +194,24 @@ def list_level_words(levels: tuple[int, ...]) -> list[tuple[int, str]]:
     return found
 
 
-def _render_busiest(calendar: Calendar) -> Iterator[str]:
+def _render_busiest(calendar: Calendar, width: int) -> Iterator[str]:
     if calendar.busiest:
         yield click.style("Busiest minutes", bold=True)
     for busy in calendar.busiest:
-        alike = f" (and in {busy.alike - 1} more minutes)" if busy.alike > 1 else ""
-        at = render_local(busy.at, calendar.heat.zone)
-        yield f"  {at}  {busy.count:>3}  {clean(name_some(busy.names))}{alike}"
+        alike = f" ({busy.alike} times)" if busy.alike > 1 else ""
+        head = f"  {render_local(busy.at, calendar.heat.zone)}  {busy.count:>3}  "
+        yield f"{head}{clean(name_some(busy.names, width - len(head) - len(alike)))}{alike}"
 
 
-def _render_herds(calendar: Calendar) -> Iterator[str]:
+def _render_herds(calendar: Calendar, width: int) -> Iterator[str]:
     limit = describe_limit(calendar.capacity)
     if not calendar.herds:
         yield f"No herds: at most {calendar.most} start in one minute of {DAYS} days; {limit}"
         return
     yield click.style("Herds", bold=True) + f" within {DAYS} days; {limit}"
     for herd in calendar.herds[:_HERDS]:
-        yield f"  {_warn('!')} {herd.when}: {herd.most} start, {clean(name_some(herd.names))}"
+        head = f"{herd.when}: {herd.most} start, "
+        yield f"  {_warn('!')} {head}{clean(name_some(herd.names, width - 4 - len(head)))}"
         if herd.advice:
             yield f"    {herd.advice}"
         if herd.spread:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _HOUR: Final = 60
 _DAY: Final = 1440
+_LEAST_FACTOR: Final = 1.25
 _MIDNIGHT: Final = LocalRule(minutes=frozenset((0,)), hours=frozenset((0,)))
 
 
@@ -277,16 +278,16 @@ def find_levels(heat: Heat, count: int) -> tuple[int, ...]:
         count: How many levels; cells without starts are of none.
 
     Returns:
-        The highest number of each level, ascending; each begins after the one before, and may be empty. What
-        lies between the lowest and the highest number is parted into equal ratios.
+        The highest number of each level, ascending; each begins after the one before, and may be empty. Each
+        level's numbers are higher by the same factor, and by a quarter at least: a load that hardly changes
+        is of one level.
     """
     numbers = [cell.starts for row in heat.rows for cell in row.cells if cell and cell.starts]
     if not numbers:
         return (0,) * count
     low, high = min(numbers), max(numbers)
-    if low == high:
-        return (high,) * count
-    return (*(int(low * (high / low) ** (number / count)) for number in range(1, count)), high)
+    factor = max((high / low) ** (1 / count), _LEAST_FACTOR)
+    return (*(min(int(low * factor**number), high) for number in range(1, count)), high)
 
 
 def find_level(starts: int, levels: tuple[int, ...]) -> int:

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
@@ -23,8 +24,6 @@ from tests.core_builders import PLACE
 from tests.declared import Site, job
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.conftest import Cli
     from tests.servers import Database
 
@@ -134,13 +133,9 @@ def test_busiest_minutes_and_herds_are_listed() -> None:
     """With their names, the smallest spread, and what to paste."""
     lines = show(make_calendar(*herd(7), scheduled("fast", "5 seconds")))
     assert "Not counted, since they start every few seconds: fast" in lines
-    some = "night-0, night-1, night-2, night-3, night-4 and 2 more"
-    assert f"  2026-11-23 03:00Z    7  {some} (and in 6 more minutes)" in lines
+    assert "  2026-11-23 03:00Z    7  night-0, night-1, night-2 and 4 more (7 times)" in lines
     start = lines.index("Herds within 35 days; the server runs 3 at once (cron.max_running_jobs)")
-    assert (
-        lines[start + 1]
-        == "  ! each day at 03:00: 8 start, fast, night-0, night-1, night-2, night-3 and 3 more"
-    )
+    assert lines[start + 1] == "  ! each day at 03:00: 8 start, fast, night-0, night-1, night-2 and 4 more"
     assert re.fullmatch(r"    spread: \w+ in 7 jobs leaves [23] at most", lines[start + 2])
     assert lines[start + 3] == "      jobs:"
     assert re.fullmatch(rf"        night-0: {{spread: \w+}}  # {PLACE}", lines[start + 4])
@@ -179,7 +174,22 @@ def test_paused_jobs_are_said() -> None:
 def test_names_cannot_write_to_the_terminal() -> None:
     """Entries of nobody have any name."""
     assert "\x1b" not in click.unstyle(render_calendar(make_calendar(scheduled("\x1b[2Ja", "0 0 * * *"))))
-    assert name_some(("a", "b", "c"), 2) == "a, b and 1 more"
+
+
+def test_names_fit_where_they_are_said() -> None:
+    """One in any case, five at the most, and all where they are few."""
+    assert name_some(("a", "b", "c"), 16) == "a, b, c"
+    assert name_some(("first", "second"), 13) == "first, second"
+    assert name_some(("first", "second"), 12) == "first and 1 more"
+    assert name_some(tuple("abcdefg")) == "a, b, c, d, e and 2 more"
+
+
+def test_a_load_that_hardly_changes_is_of_one_shade() -> None:
+    """One start more among many is no heat; twice as many are."""
+    lines = show(make_calendar(scheduled("a", "* * * * *"), scheduled("b", "0 3 * * *")))
+    assert "░ 1-61 starts in the hour" in lines
+    lines = show(make_calendar(scheduled("a", "*/10 * * * *"), scheduled("b", "*/10 3 * * *")))
+    assert "░ 1-7  ▒ 8-9  ▓ 10-11  █ 12 starts in the hour" in lines
 
 
 def draw(calendar: Calendar) -> ET.Element:
@@ -368,6 +378,35 @@ def test_the_picture_is_written_beside_the_map(cli: Cli) -> None:
     assert ET.fromstring(first).tag == f"{SVG}svg"
     assert json.loads(cli(*args, "--json").stdout)["starts"] == 280
     assert (cli.directory / "map.svg").read_bytes() == first
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+SAMPLE = "".join(
+    [
+        *(
+            f'  night-{number:02d}: {{daily: "03:00", timezone: Europe/Oslo, sql: SELECT 1}}\n'
+            for number in range(36)
+        ),
+        "  refresh: {every: 5m, sql: SELECT 1}\n  sync: {every: 15m, sql: SELECT 1}\n",
+        '  office: {schedule: "*/10 8-16 * * 1-5", timezone: Europe/Oslo, sql: SELECT 1}\n',
+        '  invoices: {weekly: {on: [mon], at: "08:00"}, timezone: Europe/Oslo, sql: SELECT 1}\n',
+        '  vacuum: {schedule: "*/2 22,23 * * 6", timezone: Europe/Oslo, sql: SELECT 1}\n',
+    ]
+)
+
+
+def test_the_documents_show_what_is_drawn(cli: Cli) -> None:
+    """docs/calendar.svg is the picture of this sample, and docs/calendar.md has its text."""
+    declare(cli.directory, SAMPLE)
+    args = ("--week", "2026-10-19", "--zone", "Europe/Oslo", "--svg", "calendar.svg")
+    result = cli("calendar", "--offline", *args)
+    assert result.exit_code == 0, result.stderr
+    drawn = cli.directory / "calendar.svg"
+    assert drawn.read_bytes() == (DOCS / "calendar.svg").read_bytes(), f"copy {drawn} there if it is right"
+    text = (DOCS / "calendar.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
+    for part in shown.split("...\n"):
+        assert part in result.stdout, f"the command says:\n{result.stdout}"
 
 
 def test_the_server_says_its_zone_and_its_limit(cli: Cli, database: Database) -> None:
