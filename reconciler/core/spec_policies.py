@@ -56,11 +56,13 @@ class Violation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Subject:
-    """A spec with what policies look at."""
+    """A spec with what policies look at, read once for all of them; what none limits is left out."""
 
     spec: Spec
     document: dict[str, Any]
     role: str
+    timing: Timing | None
+    timeout: timedelta | None
 
 
 class SpecJudge:
@@ -75,6 +77,8 @@ class SpecJudge:
         """
         self._policies = sorted(policies, key=lambda policy: policy.name)
         self._role = role
+        self._limits_runs = any(policy.runs_per_hour is not None for policy in self._policies)
+        self._limits_time = any(policy.timeout is not None for policy in self._policies)
         self._crowds: dict[tuple[Timing, int], int] = {}
 
     def judge(self, specs: Iterable[Spec]) -> tuple[Violation, ...]:
@@ -102,33 +106,50 @@ class SpecJudge:
 
     def _look_at(self, spec: Spec) -> _Subject:
         own = spec.role if isinstance(spec, JobSpec | WorkerSpec) else ""
-        return _Subject(spec=spec, document=json.loads(spec.document), role=own or self._role)
+        document = json.loads(spec.document)
+        return _Subject(
+            spec=spec,
+            document=document,
+            role=own or self._role,
+            timing=_read_timing(spec) if self._limits_runs else None,
+            timeout=_read_timeout(spec, document) if self._limits_time else None,
+        )
 
     def _find_faults(self, subject: _Subject, policy: SpecPolicy) -> Iterator[tuple[tuple[str, ...], str]]:
         yield from _find_missing(subject, policy)
         yield from _find_forbidden(subject, policy)
         yield from _find_excess(subject, policy)
-        spec = subject.spec
-        if policy.runs_per_hour is not None and isinstance(spec, JobSpec | WorkerSpec):
-            count = self._count_crowd(spec, policy.runs_per_hour)
+        if policy.runs_per_hour is not None and subject.timing is not None:
+            count = self._count_crowd(subject.timing, policy.runs_per_hour)
             if count:
                 most = policy.runs_per_hour
                 fault = f"it runs {count} times within an hour, more than {most}: let it run less often"
                 yield _at(subject.document, *_TRIGGERS), fault
 
-    def _count_crowd(self, spec: JobSpec | WorkerSpec, limit: int) -> int:
-        try:
-            timing = make_timing(spec, _ANY_ZONE)
-        except ValueError:  # somebody else says what is wrong with it
-            return 0
-        if timing is None or not spec.active:
-            return 0
-        if timing.shift:
-            timing = replace(timing, shift=_NO_TIME)  # which the name decides: all runs are later by it
+    def _count_crowd(self, timing: Timing, limit: int) -> int:
         key = (timing, limit)
         if key not in self._crowds:
             self._crowds[key] = find_crowd(timing, limit)
         return self._crowds[key]
+
+
+def _read_timing(spec: Spec) -> Timing | None:
+    """Read when an active spec runs by the clock."""
+    if not (isinstance(spec, JobSpec | WorkerSpec) and spec.active):
+        return None
+    try:
+        timing = make_timing(spec, _ANY_ZONE)
+    except ValueError:  # somebody else says what is wrong with it
+        return None
+    if timing is not None and timing.shift:
+        return replace(timing, shift=_NO_TIME)  # which the name decides: all runs are later by it
+    return timing
+
+
+def _read_timeout(spec: Spec, document: dict[str, Any]) -> timedelta | None:
+    if "timeout" in document:
+        return parse_duration(document["timeout"])
+    return {"queue": _QUEUE_TIMEOUT, "worker": WORKER_PATIENCE}.get(spec.kind)
 
 
 def _find_missing(subject: _Subject, policy: SpecPolicy) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -196,16 +217,15 @@ def _find_bad_url(
 def _find_excess(subject: _Subject, policy: SpecPolicy) -> Iterator[tuple[tuple[str, ...], str]]:
     spec, document = subject.spec, subject.document
     if policy.timeout is not None and isinstance(spec, JobSpec | QueueSpec | WorkerSpec):
-        most = render_duration(policy.timeout)
-        usual = {"queue": _QUEUE_TIMEOUT, "worker": WORKER_PATIENCE}.get(spec.kind)
-        timeout = parse_duration(document["timeout"]) if "timeout" in document else usual
+        timeout = subject.timeout
         if timeout is None:
+            most = render_duration(policy.timeout)
             yield (
                 _at(document, "mode"),
                 f"it has no timeout, and {most} is the longest: write timeout: {most}{_unless(spec)}",
             )
         elif timeout > policy.timeout:
-            shown = render_duration(timeout)
+            shown, most = render_duration(timeout), render_duration(policy.timeout)
             yield _at(document, "timeout"), f"its timeout is {shown}: write timeout: {most} at the most"
     if policy.retries is not None:
         retries, key = 0, "on_failure"
