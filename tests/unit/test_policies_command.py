@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from reconciler.cli.main import main
 from reconciler.core.change_policies import read_change
 from reconciler.core.changes import Change, Obstacle, Snapshot
 from reconciler.loader.config import load_config
 
 if TYPE_CHECKING:
-    from tests.conftest import Cli
+    from collections.abc import Callable
 
 CONFIG = """\
 owner: shop
@@ -40,13 +42,34 @@ jobs:
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a command left."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture
-def project(cli: Cli) -> Cli:
-    """A folder with files, and no database."""
-    (cli.directory / "reconciler.yaml").write_text(CONFIG)
-    (cli.directory / "jobs.d").mkdir()
-    (cli.directory / "jobs.d" / "shop.yaml").write_text(JOBS)
-    return cli
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Result]:
+    """Run commands in this process, in a folder with files and no database; plan.json holds what is given."""
+    (tmp_path / "reconciler.yaml").write_text(CONFIG)
+    (tmp_path / "jobs.d").mkdir()
+    (tmp_path / "jobs.d" / "shop.yaml").write_text(JOBS)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str, plan: str = "") -> Result:
+        Path("plan.json").write_text(plan)
+        with pytest.raises(SystemExit) as ended:
+            main(args)
+        captured = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Result(exit_code=ended.value.code, stdout=captured.out, stderr=captured.err)
+
+    return run
 
 
 def saved(action: str = "delete", **changed: Any) -> dict[str, Any]:
@@ -59,17 +82,17 @@ def saved(action: str = "delete", **changed: Any) -> dict[str, Any]:
     return {"format_version": "1.1", "target": "test", "changes": [one]}
 
 
-def test_validate_points_at_what_breaks_a_policy(project: Cli) -> None:
+def test_validate_points_at_what_breaks_a_policy(run: Callable[..., Result]) -> None:
     """A problem has the place of its key, also in the defaults; a warning is said and is no error."""
-    refused = project("validate")
+    refused = run("validate")
     assert refused.exit_code == 1
     assert refused.stderr.splitlines()[0] == (
         "jobs.d/shop.yaml:2:11: job tidy: the label team is missing: write it below labels; "
         "policy teams (reconciler.yaml:9:5): Somebody has to be called"
     )
     assert refused.stderr.endswith("1 problem found.\n")
-    (project.directory / "jobs.d" / "shop.yaml").write_text(JOBS.replace("{tier:", "{team: b, tier:"))
-    valid = project("validate", "--all-targets")
+    Path("jobs.d/shop.yaml").write_text(JOBS.replace("{tier:", "{team: b, tier:"))
+    valid = run("validate", "--all-targets")
     assert (valid.exit_code, valid.stdout) == (0, "other: 2 jobs: valid.\ntest: 2 jobs: valid.\n")
     assert (
         "jobs.d/shop.yaml:5:3: warning: job count: it runs 120 times within an hour, more than 60: "
@@ -77,9 +100,9 @@ def test_validate_points_at_what_breaks_a_policy(project: Cli) -> None:
     )
 
 
-def test_policies_are_listed(project: Cli) -> None:
+def test_policies_are_listed(run: Callable[..., Result]) -> None:
     """Each with its place, its reason and what it says; the windows below them."""
-    listed = project("policies")
+    listed = run("policies")
     assert (listed.exit_code, listed.stderr) == (0, "")
     assert listed.stdout.splitlines() == [
         "calm  reconciler.yaml:14:5",
@@ -107,35 +130,39 @@ def test_policies_are_listed(project: Cli) -> None:
         ("Friday", 2, ""),
     ],
 )
-def test_a_saved_plan_is_judged_at_any_moment(project: Cli, at: str, exit_code: int, said: str) -> None:
+def test_a_saved_plan_is_judged_at_any_moment(
+    run: Callable[..., Result], at: str, exit_code: int, said: str
+) -> None:
     """It exits with 4 where an apply at that moment would be refused, and says why."""
-    judged = project("policies", "check", "--plan", "-", "--at", at, stdin=json.dumps(saved()))
+    judged = run("policies", "check", "--plan", "plan.json", "--at", at, plan=json.dumps(saved()))
     assert judged.exit_code == exit_code
     assert said in judged.stdout
 
 
 @pytest.mark.parametrize(("kind", "exit_code"), [("refused", 4), ("rights", 0)])
-def test_a_plan_that_was_refused_is_judged_anew(project: Cli, kind: str, exit_code: int) -> None:
+def test_a_plan_that_was_refused_is_judged_anew(
+    run: Callable[..., Result], kind: str, exit_code: int
+) -> None:
     """What hindered a change when the plan was made is forgotten; what the role cannot do is not judged."""
     text = json.dumps(saved(obstacle={"kind": kind, "why": "w", "remedy": "r"}))
-    judged = project("policies", "check", "--plan", "-", "--at", "2026-11-27T12:00Z", stdin=text)
+    judged = run("policies", "check", "--plan", "plan.json", "--at", "2026-11-27T12:00Z", plan=text)
     assert judged.exit_code == exit_code
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "<stdin>: this is no plan"),
-        ("[]", "<stdin>: this is no plan"),
-        ('{"format_version": 1}', "<stdin>: this is no plan"),
+        ("", "plan.json: this is no plan"),
+        ("[]", "plan.json: this is no plan"),
+        ('{"format_version": 1}', "plan.json: this is no plan"),
         ('{"format_version": "1.1", "target": "test", "changes": [{"action": "delete"}]}', "this is no plan"),
         ('{"format_version": "2.0"}', "reads plans of format 1, not of 2.0"),
         (json.dumps({**saved(), "target": "gone"}), "there is no target 'gone'"),
     ],
 )
-def test_what_is_no_plan_is_said_to_be_none(project: Cli, text: str, said: str) -> None:
+def test_what_is_no_plan_is_said_to_be_none(run: Callable[..., Result], text: str, said: str) -> None:
     """Wrong input is an error in words."""
-    judged = project("policies", "check", "--plan", "-", stdin=text)
+    judged = run("policies", "check", "--plan", "plan.json", plan=text)
     assert judged.exit_code == 1
     assert said in judged.stderr
 
