@@ -28,7 +28,7 @@ _HIDDEN: Final = (
         ),
         r"\1***",
     ),
-    (re.compile(r"(\s(?:-u|--user|--proxy-user|--oauth2-bearer)[ =]?)\S+"), r"\1***"),
+    (re.compile(r"(\s(?:-u|--user|-b|--cookie|--proxy-user|--oauth2-bearer)[ =]?)\S+"), r"\1***"),
     (re.compile(r"\beyJ[\w.-]+"), "***"),
     (re.compile(r"(create_queue_worker\s*\().*", re.IGNORECASE), r"\1***"),
 )

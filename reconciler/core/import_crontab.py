@@ -272,6 +272,9 @@ def _declare_sql(one: _Read, find_fault: Callable[[str, Mode], str]) -> dict[str
         raise ShellError(f"its SQL cannot be read: {error.reason}") from None
     if one.job.is_file and any(_is_variable(tokens) for tokens in statements):
         raise ShellError("its SQL has a variable of psql (:name)")
+    direct_fault = find_fault(sql, "direct")
+    if direct_fault:
+        raise ShellError(direct_fault)
     if len(statements) > 1:
         for tokens in statements:
             if tokens[0].is_word(*_TRANSACTION):
@@ -281,9 +284,6 @@ def _declare_sql(one: _Read, find_fault: Callable[[str, Mode], str]) -> dict[str
     fault = find_fault(sql, "managed")
     body: dict[str, Any] = {"sql": escape_sql(sql)}
     if fault:
-        direct_fault = find_fault(sql, "direct")
-        if direct_fault:
-            raise ShellError(direct_fault)
         if _is_transaction(statements):
             raise ShellError(fault)
         body["mode"] = "direct"
