@@ -12,7 +12,9 @@ from xml.etree import ElementTree as ET
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from reconciler.cli.calendars import calendar as command
 from reconciler.cli.render_heat import Calendar, name_some, pick_step, render_calendar
 from reconciler.cli.render_svg import render_svg
 from reconciler.core.heat import find_busiest, find_days, make_heat, make_load
@@ -378,6 +380,17 @@ def test_the_picture_is_written_beside_the_map(cli: Cli) -> None:
     assert ET.fromstring(first).tag == f"{SVG}svg"
     assert json.loads(cli(*args, "--json").stdout)["starts"] == 280
     assert (cli.directory / "map.svg").read_bytes() == first
+
+
+def test_colours_are_left_out_where_they_are_not_wanted(cli: Cli) -> None:
+    """NO_COLOR decides also on a terminal; the shades stay."""
+    declare(cli.directory, NIGHTS)
+    args = ["--config", str(cli.directory / "reconciler.yaml"), "--offline", "--week", "2026-11-23"]
+    coloured = CliRunner().invoke(command, args, color=True, env={"NO_COLOR": ""}).output
+    plain = CliRunner().invoke(command, args, color=True, env={"NO_COLOR": "1"}).output
+    assert "\x1b[" in coloured
+    assert plain == click.unstyle(coloured)
+    assert "40!" in plain
 
 
 DOCS = Path(__file__).parents[2] / "docs"
