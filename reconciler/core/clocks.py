@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND: Final = timedelta(seconds=1)
 _NONE: Final = timedelta(0)
-# Gaza's clocks go forward and back again within seven days less an hour in 2040; nobody's do within five.
+# Brazil's clocks went forward and back within seven days less an hour in 2000, Gaza's will in 2040; nobody's
+# do within five.
 _STRIDE: Final = 5 * 86_400
 _FIRST: Final = int((datetime(1968, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds())
 _LAST: Final = int((datetime(2100, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds())

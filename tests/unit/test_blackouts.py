@@ -103,8 +103,9 @@ def test_some_windows_never_end(windows: tuple[Blackout, ...]) -> None:
 
 def test_many_years_are_one_stretch() -> None:
     """Whole days in a row do not take a step each."""
-    window = Blackout(first=date(2000, 1, 1), last=date(2999, 12, 31))
-    assert find_blackout_end(_START, (window,)) == datetime(3000, 1, 1)  # noqa: DTZ001 - a local time
+    for days in ((), (0, 1, 2, 3, 4, 5, 6)):
+        window = Blackout(first=date(2000, 1, 1), last=date(2999, 12, 31), days=days)
+        assert find_blackout_end(_START, (window,)) == datetime(3000, 1, 1)  # noqa: DTZ001 - a local time
 
 
 def test_no_windows_bar_nothing() -> None:

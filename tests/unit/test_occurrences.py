@@ -413,6 +413,13 @@ def test_what_blackouts_leave_no_run_of_ends(blackout: Blackout, text: str) -> N
     )
 
 
+def test_nine_years_count_from_the_last_run() -> None:
+    """Somebody who asks for twenty years of a job with a blackout sees twenty years."""
+    timing = _timing("0 0 1 1 *", "GMT", blackout=(Blackout(first=date(2030, 1, 1), last=date(2036, 1, 1)),))
+    runs = find_runs_between(timing, after=_utc(2026, 2, 1), until=_utc(2046, 2, 1))
+    assert [run.year for run in runs] == [2027, 2028, 2029, *range(2037, 2047)]
+
+
 # --- backwards ---
 
 
