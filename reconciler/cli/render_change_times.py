@@ -66,7 +66,7 @@ def list_warnings(times: ChangeTimes) -> Iterator[str]:
             yield f"the run{'s' if many else ''} at {runs} would be left out; last due at {last}"
     fate = f"; {times.fate}" if times.fate else ""
     for going in times.running:
-        since = render_local(going.run_at.replace(microsecond=0), zone)
+        since = render_local(going.run_at, zone)
         yield f"running now: run {going.run_id}, since {since}{fate}"
 
 

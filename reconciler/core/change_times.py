@@ -170,8 +170,6 @@ def find_change_times(
         last_run, skipped, doubled = _find_turn(before.timing, after.timing, now)
     except ValueError:
         return rest
-    if not (skipped or doubled):
-        return times
     return replace(times, last_run=last_run, skipped=skipped, doubled=doubled)
 
 
@@ -249,9 +247,9 @@ def _find_turn(
 
     Around the change the runs are the old ones up to now and the new ones from now on. A run comes twice
     where the step between the two is shorter than any step of either, and the day, week, month or year in
-    which that happens has more runs than it has by either; it is left out where the step is longer and
-    the runs are fewer. So a daily run that is put off by an hour is neither, while today's is still to come.
-    A step of less than a quarter of the shortest, or of nearly two of the longest, needs no such look.
+    which that happens has more runs than it has by either. Runs are left out where it has fewer, and old ones
+    would come before the next new one. So a daily run that is put off by an hour is neither, while today's is
+    still to come. A step of less than a quarter of the shortest, or of nearly two of the longest, is enough.
     """
     before, old_ahead = _list_around(old, now)
     new_before, ahead = _list_around(new, now)
@@ -263,13 +261,13 @@ def _find_turn(
     # Before anybody has read of one that comes so often, other runs are the next ones.
     if not before or not ahead or max(steps, default=_OFTEN) <= _OFTEN:
         return None, (), ()
-    last, step = before[-1], ahead[0] - before[-1]
-    shortest, longest = min(steps), max(steps)
+    step, shortest, longest = ahead[0] - before[-1], min(steps), max(steps)
     if step < shortest and (step * 4 < shortest or _compare_counts(old, new, now) > 0):
-        return last, (), ahead[:1]
-    if step > longest and (step * 4 > longest * 7 or _compare_counts(old, new, now) < 0):
-        missing = find_runs_between(old, after=now, until=ahead[0] - _INSTANT)
-        return last, tuple(islice(missing, _MOST_SKIPPED)), ()
+        return before[-1], (), ahead[:1]
+    missing = find_runs_between(old, after=now, until=ahead[0] - _INSTANT)
+    skipped = tuple(islice(missing, _MOST_SKIPPED))
+    if skipped and (step * 4 > longest * 7 or _compare_counts(old, new, now) < 0):
+        return before[-1], skipped, ()
     return None, (), ()
 
 
@@ -283,7 +281,7 @@ def _list_around(timing: Timing, now: datetime) -> tuple[tuple[datetime, ...], t
     before: tuple[datetime, ...] = ()
     if rate:
         before = tuple(find_runs_between(timing, after=now - _AROUND / rate * _DAY, until=now))
-    return before[-_AROUND:], find_runs(timing, after=now, count=_AROUND)
+    return before, find_runs(timing, after=now, count=_AROUND)
 
 
 def _compare_counts(old: Timing, new: Timing, now: datetime) -> int:

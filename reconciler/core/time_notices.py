@@ -118,7 +118,7 @@ def _find_over(desired: DesiredState, now: datetime, server_zone: str) -> Iterat
 
 def _read_limited(resource: DesiredResource, server_zone: str) -> Timing | None:
     """Read the timing of a job with a window or blackouts; few have them."""
-    if resource.kind != "job" or not any(key in resource.document for key in _LIMITS):
+    if not any(key in resource.document for key in _LIMITS):
         return None
     timing = read_timing(
         resource.document, "", name=resource.name, kind=resource.kind, server_zone=server_zone

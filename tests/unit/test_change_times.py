@@ -35,6 +35,9 @@ def _local(rule: str, zone: str = "Europe/Oslo", **fields: Any) -> Snapshot:
     return _side("0 * * * *", schedule=rule, timezone=zone, ambiguous="first", nonexistent="next", **fields)
 
 
+_WEEKDAYS, _FIRST_DAYS = _local("0 8 * * 1-5"), _local("0 8 1,2 * *")
+
+
 def _change(before: Snapshot | None, after: Snapshot | None, **changed: Any) -> Change:
     action: Action = "create" if before is None else "delete" if after is None else "update"
     change = Change(
@@ -114,9 +117,11 @@ def test_a_job_that_goes_had_times() -> None:
         (_local("0 8 3 * *"), _local("0 8 18 * *"), "2026-11-09T12:00", "11-03 08:00", [], ["11-18 08:00"]),
         (_local("0 8 3 2 *"), _local("0 8 3 11 *"), "2026-10-09T12:00", "02-03 08:00", [], ["11-03 08:00"]),
         (_local("0 8 3 11 *"), _local("0 8 3 2 *"), "2026-10-09T12:00", "11-03 08:00", ["11-03 08:00"], []),
-        # More or fewer runs than usual in a usual step: Saturday takes Monday's place.
+        # A step as usual is none too short; but a week of four days has one too few.
         (_local("0 8 * * 1-5"), _local("0 8 * * 2-6"), "2026-11-20T12:00", "", [], []),
         (_local("0 8 * * 2-6"), _local("0 8 * * 1-5"), "2026-11-24T07:30", "", [], []),
+        (_local("0 8 * * 2-6"), _WEEKDAYS, "2026-11-27T09:00", "11-27 08:00", ["11-28 08:00"], []),
+        (_local("0 8 1,20 * *"), _FIRST_DAYS, "2026-11-03T09:00", "11-01 08:00", ["11-20 08:00"], []),
         # Another pace is no fault.
         (_local("0 20 * * 1"), _local("0 8 * * *"), "2026-11-23T12:00", "", [], []),
         (_local("*/5 * * * *"), _local("*/10 * * * *"), "2026-11-21T08:07", "", [], []),

@@ -122,6 +122,9 @@ def test_what_comes_at_other_times_means_something_else(other: Timing) -> None:
     ("one", "other"),
     [
         (_interval(90), _interval(91)),
+        (_timing(seconds=30), _timing(seconds=20)),
+        (_timing(once=_NOW), _timing(once=_NOW + timedelta(hours=1))),
+        (_timing(once=_NOW), _timing(word="@reboot")),
         (_interval(90), _interval(90, anchor=datetime(1970, 1, 1, 0, 1, tzinfo=UTC))),
         (_interval(90), _interval(90, shift=timedelta(minutes=1))),
         (

@@ -92,9 +92,11 @@ def test_a_server_with_other_time_zone_data_is_named() -> None:
     )
     agreed = {"Europe/Oslo": oslo, "Asia/Tokyo": _clocks("Asia/Tokyo"), "GMT": _clocks("UTC")}
     assert _notices(*jobs, clocks=agreed) == []
+    extra = oslo[2][0] + timedelta(days=9)
     for other in (
         oslo[:-3],
         oslo[:3],
+        (*oslo[:3], (extra, 0), (extra + timedelta(days=9), oslo[2][1]), *oslo[3:]),
         (*oslo[:-4], *((at + timedelta(hours=1), ahead) for at, ahead in oslo[-4:])),
         _clocks("Europe/Oslo", shift=60),
     ):
