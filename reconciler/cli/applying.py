@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from reconciler.database.apply import Applied
 
 
-def _check_reason(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
-    if value and not (value.strip() and value.isprintable()):
+def _check_reason(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str:
+    if value is None:
+        return ""
+    if not (value.strip() and value.isprintable()):
         raise click.BadParameter("write one line that says why")
     return value.strip()
 
@@ -37,7 +39,6 @@ def _check_reason(_ctx: click.Context, _param: click.Parameter, value: str) -> s
 )
 @click.option(
     "--emergency",
-    default="",
     metavar="REASON",
     callback=_check_reason,
     help="Apply outside of windows and at forbidden times; the revision keeps the reason.",
