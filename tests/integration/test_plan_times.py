@@ -16,7 +16,8 @@ from reconciler.core.timings import make_entry_timing
 from reconciler.errors import RefusedError
 from reconciler.resources import read_resource
 from tests.declared import Site, job, once, worker
-from tests.runs import hold, running, statuses
+from tests.runs import hold, running, statuses, tick, wait_for_pg_cron
+from tests.servers import wait_until
 
 if TYPE_CHECKING:
     from reconciler.database.apply import Planned
@@ -118,6 +119,28 @@ def test_a_run_that_goes_on_is_shown_though_the_job_is_renamed(site: Site) -> No
     with running(site, "a") as run:
         planned = site.plan(job("b", hold(1), renamed_from="a"))
         assert [going["run"] for going in show_json(planned)["b"]["running"]] == [run.run]
+
+
+def test_a_run_whose_entry_goes_ends_as_the_plan_says(any_mode_database: Database) -> None:
+    """Over connections it goes on to its end, in a background worker it is ended and lost."""
+    site = Site(any_mode_database)
+    server = any_mode_database.server
+    if server.pg_cron < (1, 5, 0):
+        pytest.skip("its shortest interval is a minute")
+    site.apply(job("a", "SELECT pg_sleep(5)", schedule="1 second"))
+    wait_for_pg_cron(site, lambda: statuses(site)[:1] == ["running"], what="the entry has fired")
+    planned = site.plan(prune="auto")
+    is_lost = "the log calls it lost" in show_text(planned)
+    assert is_lost == server.background_workers
+    assert is_lost or "its statement goes on to the end" in show_text(planned)
+    site.apply(prune="auto", allow_deletes=1)
+
+    def has_ended() -> bool:
+        tick(site)
+        return statuses(site) != ["running"]
+
+    wait_until(has_ended, seconds=20, what="the run has ended")
+    assert statuses(site) == ["lost" if is_lost else "succeeded"]
 
 
 @pytest.mark.parametrize("schedule", ["* * * * *", "0 * * * *"])
