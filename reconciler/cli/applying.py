@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from dataclasses import replace
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from reconciler.database.apply import Applied
 
 
+_CODE = re.compile(r"[1-9][0-9]*-[0-9a-f]{6}")
+
+
 def _check_reason(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str:
     if value is None:
         return ""
@@ -27,15 +31,26 @@ def _check_reason(_ctx: click.Context, _param: click.Parameter, value: str | Non
     return value.strip()
 
 
+def _read_consent(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """Read a number of deletions, or the code of a list of them."""
+    if value is None or _CODE.fullmatch(value):
+        return value
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(
+            f"{value!r} is neither a number from 1 on nor a code such as 3-9f2c1a", ctx=ctx, param=param
+        )
+    return int(value)
+
+
 @click.command()
 @target_options
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--adopt", multiple=True, metavar="NAME", help="Take over an entry that nobody declared.")
 @click.option(
     "--allow-deletes",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Consent to exactly N deletions, as the plan shows them.",
+    callback=_read_consent,
+    metavar="N|CODE",
+    help="Consent to exactly N deletions, or to the very list whose CODE the plan shows.",
 )
 @click.option(
     "--emergency",
@@ -49,7 +64,7 @@ def apply(
     dsn: str | None,
     yes: bool,
     adopt: tuple[str, ...],
-    allow_deletes: int | None,
+    allow_deletes: int | str | None,
     emergency: str,
 ) -> int:
     """Make the target as declared, in one transaction.
@@ -71,7 +86,7 @@ def apply(
         # A secret is no part of the plan, and its new value has to arrive all the same.
         if is_pending or request.secrets:
             if is_pending and not yes:
-                _confirm(session.target.name)
+                confirm(session.target.name)
             applied = apply_target(
                 conn,
                 request,
@@ -79,19 +94,33 @@ def apply(
                 allow_deletes=allow_deletes,
                 shown=planned,
             )
-            _report(applied)
+            report(applied)
             if applied.migrations and applied.revision is not None:
                 remind_launcher(conn, planned.observed.facts.rights, sleep=time.sleep)
     return exits.ERROR if planned.plan.beyond_rights else exits.DONE
 
 
-def _confirm(target: str) -> None:
+def confirm(target: str) -> None:
+    """Ask whether what was shown is to be done.
+
+    Args:
+        target: The target's name.
+
+    Raises:
+        Abort: It is not.
+        UsageError: There is nobody to ask.
+    """
     if not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask on; give --yes to apply without asking")
     click.confirm(f"Apply this to {target}?", abort=True)
 
 
-def _report(applied: Applied) -> None:
+def report(applied: Applied) -> None:
+    """Say what was done.
+
+    Args:
+        applied: What was done.
+    """
     if applied.migrations:
         click.echo(f"Migrated: {', '.join(applied.migrations)}.")
     if applied.revision is not None:

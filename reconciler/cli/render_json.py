@@ -38,7 +38,7 @@ def render_plan(plan: Plan, fingerprints: Fingerprints) -> str:
         "fingerprints": {"desired": fingerprints.desired, "observed": fingerprints.observed},
         "summary": summary,
         "migrations": list(plan.migrations),
-        "changes": [_render_change(change, plan.times.get(change.name)) for change in plan.changes],
+        "changes": [render_change(change, plan.times.get(change.name)) for change in plan.changes],
         "kept": list(plan.kept),
         "notices": [
             {"code": notice.code, "message": notice.message, "names": list(notice.names)}
@@ -57,7 +57,16 @@ def render_plan(plan: Plan, fingerprints: Fingerprints) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def _render_change(change: Change, times: ChangeTimes | None) -> dict[str, Any]:
+def render_change(change: Change, times: ChangeTimes | None) -> dict[str, Any]:
+    """Render a change.
+
+    Args:
+        change: Of a plan, or of a revision.
+        times: What it does in time; None where there is nothing to say.
+
+    Returns:
+        A value that JSON knows.
+    """
     obstacle = change.obstacle
     return {
         "action": change.action,

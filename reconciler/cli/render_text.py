@@ -50,7 +50,7 @@ def render_plan(plan: Plan) -> str:
     """
     lines = [click.style(f"Plan for {plan.target}, owner {plan.owner}", bold=True), ""]
     for change in plan.changes:
-        lines.extend(_render_change(change, plan.times.get(change.name)))
+        lines.extend(render_change(change, plan.times.get(change.name)))
         lines.append("")
     if plan.migrations:
         lines += [f"Migrations to run first: {', '.join(plan.migrations)}", ""]
@@ -62,6 +62,8 @@ def render_plan(plan: Plan) -> str:
     for finding in plan.findings:
         lines += [render_finding(finding), ""]
     lines.append(render_summary(plan))
+    if plan.consent:
+        lines.append(f"To consent to exactly these deletions: --allow-deletes {plan.consent}")
     return "\n".join(lines)
 
 
@@ -125,7 +127,16 @@ def list_names(names: tuple[str, ...]) -> str:
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
-def _render_change(change: Change, times: ChangeTimes | None) -> Iterator[str]:
+def render_change(change: Change, times: ChangeTimes | None) -> Iterator[str]:
+    """Render a change.
+
+    Args:
+        change: Of a plan, or of a revision.
+        times: What it does in time; None where there is nothing to say.
+
+    Yields:
+        Lines, indented below what they belong to.
+    """
     sign = click.style(
         f"{SIGNS[change.action]} {change.kind} {change.name}", fg=_COLOURS[change.action], bold=True
     )
