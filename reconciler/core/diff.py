@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.core.canonical import render_canonical
 from reconciler.core.changes import Action, Change, FieldChange, Obstacle, Reason, Snapshot
-from reconciler.core.fields import diff_fields
+from reconciler.core.fields import diff_fields, diff_snapshots
 from reconciler.core.matching import (
     Key,
     differ_in_schedule,
@@ -27,7 +27,7 @@ from reconciler.core.matching import (
 )
 from reconciler.core.names import SQL_OWNER
 from reconciler.core.specs import KINDS
-from reconciler.core.state import ENTRY_FIELDS, DesiredResource, DesiredState, Entry, ObservedState
+from reconciler.core.state import DesiredResource, DesiredState, Entry, ObservedState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -190,7 +190,7 @@ def _make_change(
 ) -> Change:
     if before is not None:
         fields = tuple(
-            sorted((*_diff_snapshots(before, after), *fields), key=lambda field_change: field_change.path)
+            sorted((*diff_snapshots(before, after), *fields), key=lambda field_change: field_change.path)
         )
     action: Action = "update"
     if before is None:
@@ -210,22 +210,6 @@ def _make_change(
         renamed_from=renamed_from,
         protect=resource.protect,
     )
-
-
-def _diff_snapshots(before: Snapshot, after: Snapshot) -> Iterator[FieldChange]:
-    if before.entry is not None and after.entry is not None:
-        yield from diff_fields("entry", before.entry.fields(), after.entry.fields())
-    elif before.entry is not after.entry:
-        yield from _diff_presence(before.entry, after.entry)
-    if before.document and before.document != after.document:
-        yield from diff_fields("spec", json.loads(before.document), json.loads(after.document))
-
-
-def _diff_presence(before: Entry | None, after: Entry | None) -> Iterator[FieldChange]:
-    old = {} if before is None else before.fields()
-    new = {} if after is None else after.fields()
-    for key in ENTRY_FIELDS:
-        yield FieldChange(path=f"entry.{key}", before=old.get(key), after=new.get(key))
 
 
 def _diff_owned(resource: DesiredResource, definition: Definition, comparison: _Comparison) -> Change | None:

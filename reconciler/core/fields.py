@@ -1,14 +1,37 @@
-"""Field-level differences between two JSON values."""
+"""Field-level differences between two JSON values, and between the two sides of a change."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from reconciler.core.canonical import render_canonical
 from reconciler.core.changes import FieldChange
+from reconciler.core.state import ENTRY_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from reconciler.core.changes import Snapshot
+    from reconciler.core.state import Entry
+
+
+def diff_snapshots(before: Snapshot, after: Snapshot) -> Iterator[FieldChange]:
+    """Compare a resource on both sides of a change.
+
+    Args:
+        before: The one side; without a document, documents are not compared.
+        after: The other side.
+
+    Yields:
+        The differences, first those of the entry.
+    """
+    if before.entry is not None and after.entry is not None:
+        yield from diff_fields("entry", before.entry.fields(), after.entry.fields())
+    elif before.entry is not after.entry:
+        yield from _diff_presence(before.entry, after.entry)
+    if before.document and before.document != after.document:
+        yield from diff_fields("spec", json.loads(before.document), json.loads(after.document))
 
 
 def diff_fields(prefix: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[FieldChange, ...]:
@@ -69,3 +92,10 @@ def _diff_nested(path: str, before: dict[str, Any], after: dict[str, Any]) -> It
 def _present(value: Any) -> Any:
     """Turn deepdiff's marker for an absent side into None."""
     return None if type(value).__name__ == "NotPresent" else value
+
+
+def _diff_presence(before: Entry | None, after: Entry | None) -> Iterator[FieldChange]:
+    old = {} if before is None else before.fields()
+    new = {} if after is None else after.fields()
+    for key in ENTRY_FIELDS:
+        yield FieldChange(path=f"entry.{key}", before=old.get(key), after=new.get(key))
