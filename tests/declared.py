@@ -164,7 +164,7 @@ class Site:
         self,
         *specs: Spec,
         expected: Fingerprints | None = None,
-        allow_deletes: int | None = None,
+        allow_deletes: int | str | None = None,
         **options: Any,
     ) -> Applied:
         """Apply what is declared; options are those of `request`."""

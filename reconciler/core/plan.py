@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from reconciler.core.state import DesiredState, Entry, ObservedState
 
 
+_CODE_LENGTH = 6
+"""Hexadecimal digits: enough that another list is not taken for the one that was seen, and few to type."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprints:
     """What a plan holds for.
@@ -82,6 +86,13 @@ class Plan:
     def deletions(self) -> tuple[Change, ...]:
         """The changes that take something away."""
         return tuple(change for change in self.changes if change.action == "delete")
+
+    @property
+    def consent(self) -> str:
+        """The code by which a person consents to exactly these deletions: `3-9f2c1a`; "" without any."""
+        names = sorted([change.kind, change.name] for change in self.deletions)
+        code = digest(render_canonical([self.target, self.owner, names]))
+        return f"{len(names)}-{code[:_CODE_LENGTH]}" if names else ""
 
     @property
     def refused(self) -> tuple[Change, ...]:
@@ -163,13 +174,14 @@ def _make_timeline(changes: Sequence[Change], observed: ObservedState, now: date
     )
 
 
-def find_refusal(plan: Plan, policy: Policy, *, allow_deletes: int | None) -> Obstacle | None:
+def find_refusal(plan: Plan, policy: Policy, *, allow_deletes: int | str | None) -> Obstacle | None:
     """Find what forbids to apply a plan as a whole.
 
     Args:
         plan: As shown to the person.
         policy: The target's.
-        allow_deletes: How many deletions the person consented to; None for none named.
+        allow_deletes: How many deletions the person consented to, or the code of their list; None
+            for none named.
 
     Returns:
         The first thing in the way, or None.
@@ -181,9 +193,12 @@ def find_refusal(plan: Plan, policy: Policy, *, allow_deletes: int | None) -> Ob
         others = f" (and {len(refused) - 1} more refused)" if len(refused) > 1 else ""
         return replace(refused[0], why=refused[0].why + others)
     count = len(plan.deletions)
-    if not count or allow_deletes == count:
+    if not count or allow_deletes in (count, plan.consent):
         return None
-    consent = f"look at them, then apply with --allow-deletes {count}"
+    consent = f"look at them, then apply with --allow-deletes {plan.consent}"
+    if isinstance(allow_deletes, str):
+        why = f"the plan deletes {count}, and the consent {allow_deletes} is for another list of deletions"
+        return Obstacle(kind="refused", why=why, remedy=consent)
     if allow_deletes is not None:
         why = f"the plan deletes {count}, the consent is for {allow_deletes}"
         return Obstacle(kind="refused", why=why, remedy=consent)

@@ -101,7 +101,7 @@ def apply_target(
     request: Request,
     *,
     expected: Fingerprints | None = None,
-    allow_deletes: int | None = None,
+    allow_deletes: int | str | None = None,
     shown: Planned | None = None,
 ) -> Applied:
     """Make a target as declared, in one transaction.
@@ -110,7 +110,7 @@ def apply_target(
         conn: In autocommit mode.
         request: What is declared, and for which target.
         expected: The fingerprints of the plan that was shown; None applies whatever there is to do.
-        allow_deletes: How many deletions the person consented to.
+        allow_deletes: How many deletions the person consented to, or the code of the list.
         shown: The plan that was shown, of the same request; its desired state is used again where the server
             reads schedules as it did then.
 
@@ -157,13 +157,14 @@ def apply_target(
         )
 
 
-def require_consent(plan: Plan, policy: Policy, *, allow_deletes: int | None) -> None:
+def require_consent(plan: Plan, policy: Policy, *, allow_deletes: int | str | None) -> None:
     """Stop when something forbids to apply a plan as a whole.
 
     Args:
         plan: As shown to the person.
         policy: The target's.
-        allow_deletes: How many deletions the person consented to; None for none named.
+        allow_deletes: How many deletions the person consented to, or the code of their list; None
+            for none named.
 
     Raises:
         RefusedError: A limit, a protection or another owner forbids it.
@@ -239,7 +240,7 @@ def _list_zones(request: Request) -> frozenset[str]:
     return frozenset(spec.timezone for spec in request.specs if isinstance(spec, JobSpec) and spec.timezone)
 
 
-def _check(planned: Planned, request: Request, allow_deletes: int | None) -> None:
+def _check(planned: Planned, request: Request, allow_deletes: int | str | None) -> None:
     if planned.problems:
         raise RefusedError(
             "\n".join(f"{problem.place}: {problem.message}" for problem in planned.problems),

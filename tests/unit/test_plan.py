@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -184,7 +185,7 @@ def test_what_is_odd_about_times_is_noticed() -> None:
 _CONSENT = "the plan deletes 1, and this target asks for consent (prune: confirm)"
 
 
-def _refusal(deletes: int, owned: int, policy: Policy, allow: int | None = None) -> str:
+def _refusal(deletes: int, owned: int, policy: Policy, allow: int | str | None = None) -> str:
     names = "abcdefghij"[:owned]
     desired = make_desired_state(*(make_scheduled(name) for name in names[deletes:]))
     plan = _plan(desired, _owned(names), policy)
@@ -193,7 +194,7 @@ def _refusal(deletes: int, owned: int, policy: Policy, allow: int | None = None)
     if refusal is None:
         return ""
     assert refusal.kind == "refused"
-    assert refusal.remedy == f"look at them, then apply with --allow-deletes {deletes}"
+    assert refusal.remedy == f"look at them, then apply with --allow-deletes {plan.consent}"
     return refusal.why
 
 
@@ -233,6 +234,28 @@ def test_deletions_need_consent_beyond_the_limits(
 ) -> None:
     """The person names exactly the number of deletions that was shown."""
     assert _refusal(deletes, owned, policy, allow) == why
+
+
+def test_consent_by_code_is_for_one_list() -> None:
+    """The code counts the deletions and is of their names, kinds, target and owner alone."""
+    plan = _plan(make_desired_state(), _owned("ab"), _AUTO)
+    assert re.fullmatch("2-[0-9a-f]{6}", plan.consent)
+    assert find_refusal(plan, Policy(prune="confirm"), allow_deletes=plan.consent) is None
+    same = replace(plan, changes=plan.changes[::-1], notices=(Notice(code="x", message="y"),))
+    assert same.consent == plan.consent
+    others = [
+        _plan(make_desired_state(), _owned("ac"), _AUTO),
+        replace(plan, target="production"),
+        replace(plan, owner="kitchen"),
+    ]
+    for other in others:
+        refusal = find_refusal(other, _AUTO, allow_deletes=plan.consent)
+        assert refusal is not None
+        assert refusal.why == (
+            f"the plan deletes 2, and the consent {plan.consent} is for another list of deletions"
+        )
+    assert replace(plan, changes=()).consent == ""
+    assert find_refusal(replace(plan, changes=()), _AUTO, allow_deletes=plan.consent) is None
 
 
 def test_a_refused_change_refuses_the_plan_whatever_the_consent() -> None:
