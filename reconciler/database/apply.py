@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from reconciler.collector import paused_collector
 from reconciler.core.change_policies import judge_changes
 from reconciler.core.desired import SpecProblem, make_desired
+from reconciler.core.history import put_back_entries
 from reconciler.core.plan import Fingerprints, Plan, find_refusal, make_fingerprints, make_plan
 from reconciler.core.policies import Governance
 from reconciler.core.preflight import find_dangers
@@ -187,6 +188,8 @@ def _plan(observation: Observation, request: Request, *, known: Planned | None =
             target=request.target,
             neighbours=find_neighbours(observed.definitions, request.owner),
         )
+        if request.past is not None:
+            desired = put_back_entries(desired, request.past)
     else:
         desired, problems = known.desired, known.problems
     plan = make_plan(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from reconciler.core.changes import Change, Snapshot
     from reconciler.core.config import Target
+    from reconciler.core.history import Past
     from reconciler.core.plan import Plan
     from reconciler.core.specs import Spec
     from reconciler.core.steps import Steps
@@ -40,6 +41,8 @@ class Request:
         actor: Who asks, for the revision; "" if unknown.
         commit: The commit of the files, for the revision; "" if unknown.
         secrets: What the database itself needs for its requests, by name; no part of the plan.
+        past: What entries are to be to the letter, where a state of before is restored; None where the specs
+            and the server decide.
         emergency: Why windows and forbidden times do not count for once, for the revision; "" where they do.
     """
 
@@ -50,6 +53,7 @@ class Request:
     actor: str = ""
     commit: str = ""
     secrets: Mapping[str, StoredSecret] = field(default_factory=dict)
+    past: Past | None = None
     emergency: str = ""
 
 
@@ -110,13 +114,18 @@ def make_revision(plan: Plan, steps: Steps, request: Request) -> dict[str, Any]:
     Returns:
         The row's values by column.
     """
+    summary: dict[str, Any] = {str(action): count for action, count in plan.count().items()}
+    if request.past is not None:
+        summary["rollback_to"] = request.past.revision
+    if request.emergency:
+        summary["emergency"] = request.emergency
     return {
         "owner": plan.owner,
         "target": plan.target,
         "actor": request.actor,
         "commit": request.commit,
         "release": __version__,
-        "summary": json.dumps(plan.count() | ({"emergency": request.emergency} if request.emergency else {})),
+        "summary": json.dumps(summary),
         "changes": f"[{','.join(map(_render_change, steps.changes))}]",
     }
 
@@ -129,6 +138,7 @@ def _render_change(change: Change) -> str:
         "name": change.name,
         "reason": change.reason,
         "source": change.source,
+        **({"renamed_from": change.renamed_from} if change.renamed_from else {}),
     }
     before, after = _render_snapshot(change.before), _render_snapshot(change.after)
     return f'{render_canonical(head)[:-1]},"before":{before},"after":{after}}}'
