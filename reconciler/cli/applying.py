@@ -42,22 +42,26 @@ def _read_consent(ctx: click.Context, param: click.Parameter, value: str | None)
     return int(value)
 
 
-@click.command()
-@target_options
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--adopt", multiple=True, metavar="NAME", help="Take over an entry that nobody declared.")
-@click.option(
+consent_option = click.option(
     "--allow-deletes",
     callback=_read_consent,
     metavar="N|CODE",
     help="Consent to exactly N deletions, or to the very list whose CODE the plan shows.",
 )
-@click.option(
+emergency_option = click.option(
     "--emergency",
     metavar="REASON",
     callback=_check_reason,
     help="Apply outside of windows and at forbidden times; the revision keeps the reason.",
 )
+
+
+@click.command()
+@target_options
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--adopt", multiple=True, metavar="NAME", help="Take over an entry that nobody declared.")
+@consent_option
+@emergency_option
 def apply(
     config_path: Path | None,
     target_name: str | None,

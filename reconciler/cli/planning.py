@@ -26,6 +26,18 @@ format_option = click.option(
 )
 
 
+def find_actor() -> str:
+    """Find who asks: the person whom CI acts for, else this machine's user.
+
+    Returns:
+        A name; "" if unknown.
+    """
+    import os
+
+    names = (os.environ.get(key, "") for key in ("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "USER"))
+    return next(filter(None, names), "")
+
+
 def make_request(session: Session, adopt: tuple[str, ...] = ()) -> Request:
     """Load the specs and make the request of a plan or an apply.
 
@@ -51,9 +63,7 @@ def make_request(session: Session, adopt: tuple[str, ...] = ()) -> Request:
         owner=session.config.owner,
         target=session.target,
         adopt=adopt,
-        actor=environment.get("GITHUB_ACTOR")
-        or environment.get("GITLAB_USER_LOGIN")
-        or environment.get("USER", ""),
+        actor=find_actor(),
         commit=environment.get("GITHUB_SHA") or environment.get("CI_COMMIT_SHA", ""),
     )
 
