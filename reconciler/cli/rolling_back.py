@@ -1,0 +1,107 @@
+"""The command `rollback`: the state after a revision becomes a plan like any other."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from reconciler.cli import exits
+from reconciler.cli.applying import confirm, consent_option, emergency_option, report
+from reconciler.cli.planning import FORMATS, find_actor, show_plan
+from reconciler.cli.session import open_session, target_options
+from reconciler.errors import RefusedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import psycopg
+
+    from reconciler.cli.session import Session
+    from reconciler.database.statements import Request
+
+
+@click.command()
+@click.argument("number", metavar="REV", type=click.IntRange(min=1))
+@target_options
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only show the plan.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="text",
+    show_default=True,
+    help="How to show the plan.",
+)
+@consent_option
+@emergency_option
+def rollback(
+    number: int,
+    config_path: Path | None,
+    target_name: str | None,
+    dsn: str | None,
+    yes: bool,
+    dry_run: bool,
+    form: str,
+    allow_deletes: int | str | None,
+    emergency: str,
+) -> int:
+    """Make the target as it was declared after a revision, in one transaction.
+
+    Shows the plan first and asks. Limits, protections and policies hold as for any plan. The files are not
+    touched: until they are put back too, the next apply of them undoes the rollback.
+    """
+    from reconciler.database.apply import apply_target, plan_target, require_consent
+    from reconciler.database.launcher import remind_launcher
+
+    if form != "text" and not dry_run:
+        raise click.UsageError("--format goes with --dry-run")
+    session = open_session(config_path, target_name, dsn)
+    with session.connect() as conn:
+        request = _make_request(conn, session, number, emergency)
+        planned = plan_target(conn, request)
+        if planned.problems:
+            # Their lines are those of the files of then.
+            raise RefusedError(
+                f"revision {number} cannot be restored: "
+                + "; ".join(problem.message for problem in planned.problems),
+                remedy="nothing was changed; mend the files instead and apply them",
+            )
+        show_plan(planned, request, form)
+        if dry_run:
+            return exits.DONE
+        require_consent(planned.plan, session.target.policy, allow_deletes=allow_deletes)
+        if planned.plan.changes or planned.plan.migrations:
+            if not yes:
+                confirm(session.target.name)
+            applied = apply_target(
+                conn,
+                request,
+                expected=planned.fingerprints(),
+                allow_deletes=allow_deletes,
+                shown=planned,
+            )
+            report(applied)
+            if applied.migrations and applied.revision is not None:
+                remind_launcher(conn, planned.observed.facts.rights, sleep=time.sleep)
+    return exits.ERROR if planned.plan.beyond_rights else exits.DONE
+
+
+def _make_request(conn: psycopg.Connection, session: Session, number: int, emergency: str) -> Request:
+    from reconciler.database.history import find_restored, find_revision
+    from reconciler.database.statements import Request
+    from reconciler.loader.past_specs import build_past_specs
+
+    restored = find_restored(conn, number, owner=session.config.owner)
+    return Request(
+        specs=build_past_specs(restored, session.config, session.target),
+        past=restored.past,
+        owner=session.config.owner,
+        target=session.target,
+        actor=find_actor(),
+        # What is applied is what the files of that commit declared.
+        commit=find_revision(conn, number).commit,
+        emergency=emergency,
+    )
