@@ -214,7 +214,7 @@ def _follow(timing: Timing, rule: LocalRule, clock: Clock, low: int) -> Iterator
             patience = wall - ahead + _YEARS
         number += 1
         begin = change + _find_second_pass(timing, clock, number)
-        if then > ahead and timing.nonexistent == "next" and change > low:
+        if then > ahead and timing.nonexistent == "next":
             for _skipped in rule.find_walls(change + ahead, change + then):
                 yield change
                 begin = change + 1
