@@ -13,11 +13,14 @@ import click
 from reconciler.cli import exits
 from reconciler.cli.planning import make_request, refuse_problems, show_plan
 from reconciler.cli.session import open_session, target_options
+from reconciler.errors import InvalidInputError, RightsError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from reconciler.database.apply import Applied
+    from reconciler.core.saved_plans import SavedPlan
+    from reconciler.database.apply import Applied, Planned
+    from reconciler.database.statements import Request
 
 
 _CODE = re.compile(r"[1-9][0-9]*-[0-9a-f]{6}")
@@ -57,12 +60,14 @@ emergency_option = click.option(
 
 
 @click.command()
+@click.argument("plan_path", metavar="[PLAN]", required=False)
 @target_options
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--adopt", multiple=True, metavar="NAME", help="Take over an entry that nobody declared.")
 @consent_option
 @emergency_option
 def apply(
+    plan_path: str | None,
     config_path: Path | None,
     target_name: str | None,
     dsn: str | None,
@@ -75,21 +80,40 @@ def apply(
 
     Shows the plan first and asks. Refuses when the target moves between the plan and the apply; a failure at
     any point changes nothing.
+
+    PLAN is a file that plan --out wrote: exactly that is applied, without asking, or nothing where it holds
+    no longer (exit code 5).
     """
     from reconciler.database.apply import apply_target, plan_target, require_consent
     from reconciler.database.launcher import remind_launcher
 
+    saved = None
+    if plan_path is not None:
+        from reconciler.cli.plan_files import read_saved_plan
+
+        if adopt:
+            raise click.UsageError("--adopt is said when the plan is made")
+        saved = read_saved_plan(plan_path)
+        adopt = saved.adopt
+        target_name = target_name or saved.target
     session = open_session(config_path, target_name, dsn)
     request = replace(make_request(session, adopt), emergency=emergency)
+    if saved is not None:
+        _require_same_place(saved, request)
     with session.connect() as conn:
         planned = plan_target(conn, request)
         refuse_problems(planned)
+        if saved is not None:
+            _require_exact(saved, planned)
         show_plan(planned, request, "text")
+        if saved is not None and allow_deletes is None and session.target.policy.prune == "confirm":
+            # Who reviewed the file saw its deletions. The limits of prune: auto go on to hold.
+            allow_deletes = planned.plan.consent
         require_consent(planned.plan, session.target.policy, allow_deletes=allow_deletes)
         is_pending = bool(planned.plan.changes or planned.plan.migrations)
         # A secret is no part of the plan, and its new value has to arrive all the same.
         if is_pending or request.secrets:
-            if is_pending and not yes:
+            if is_pending and not yes and saved is None:
                 confirm(session.target.name)
             applied = apply_target(
                 conn,
@@ -102,6 +126,30 @@ def apply(
             if applied.migrations and applied.revision is not None:
                 remind_launcher(conn, planned.observed.facts.rights, sleep=time.sleep)
     return exits.ERROR if planned.plan.beyond_rights else exits.DONE
+
+
+def _require_same_place(saved: SavedPlan, request: Request) -> None:
+    for what, then, now in (
+        ("target", saved.target, request.target.name),
+        ("owner", saved.owner, request.owner),
+    ):
+        if then != now:
+            raise InvalidInputError([f"the plan is for the {what} {then!r}, not for {now!r}"])
+
+
+def _require_exact(saved: SavedPlan, planned: Planned) -> None:
+    """Stop unless all of what was reviewed, and nothing else, would be done."""
+    from reconciler.cli.plan_files import require_fresh, require_same_database
+
+    facts = planned.observed.facts
+    require_same_database(saved, planned)
+    require_fresh(saved, planned.plan, planned.fingerprints(), role=facts.role)
+    if beyond := planned.plan.beyond_rights:
+        names = ", ".join(change.name for change in beyond)
+        raise RightsError(
+            f"nothing was changed: the role {facts.role} cannot make all changes of the plan: {names}",
+            remedy=beyond[0].obstacle.remedy if beyond[0].obstacle else "",
+        )
 
 
 def confirm(target: str) -> None:

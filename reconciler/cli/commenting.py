@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
-import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from reconciler.cli import exits
+from reconciler.cli.plan_files import read_plan
 from reconciler.core.hidden import Hidden
 from reconciler.core.pull_comment import Subject, make_marker, render_comment, render_failure
-from reconciler.errors import ConfigError, InvalidInputError
+from reconciler.errors import ConfigError
 from reconciler.runtime.forges import Forge, PullRequest, Waiting, put_comment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_PLAN_LIMIT = 256 * 1024 * 1024
-_LATER = frozenset({"times"})
-"""Keys that came after format 1.0: a plan of an earlier release lacks them."""
 _DONE = {
     "created": "Commented",
     "updated": "Comment updated",
@@ -85,60 +80,6 @@ def comment(
     )
     click.echo(f"{_DONE[outcome]}{f': {address}' if address else '.'}")
     return exits.DONE
-
-
-def read_plan(path: str) -> dict[str, Any]:
-    """Read and check the JSON of a plan.
-
-    The release that planned may be another one of the same major format: keys may be unknown, or lacking.
-
-    Args:
-        path: The file; `-` is standard input.
-
-    Returns:
-        The plan, fit for `schemas/plan.schema.json`.
-
-    Raises:
-        InvalidInputError: It cannot be read, or is no plan; where, and what is wrong.
-    """
-    import jsonschema_rs
-
-    from reconciler.resources import read_resource
-
-    name = "standard input" if path == "-" else path
-    try:
-        if path == "-":
-            data = sys.stdin.buffer.read(_PLAN_LIMIT)
-        else:
-            with Path(path).open("rb") as stream:
-                data = stream.read(_PLAN_LIMIT)
-        plan = json.loads(data)
-    except OSError as error:
-        raise InvalidInputError([f"{name}: cannot be read: {error.strerror or error}"]) from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError([f"{name}: is no JSON: write it with plan --format json"]) from error
-    schema = _loosen(json.loads(read_resource("schemas", "plan.schema.json")))
-    try:
-        faults = list(jsonschema_rs.validator_for(schema).iter_errors(plan))
-    except ValueError as error:  # lone surrogates, depths without end
-        raise InvalidInputError([f"{name}: is no plan: {type(error).__name__}"]) from error
-    if faults:
-        places = sorted({"/".join(map(str, fault.instance_path)) or "the top" for fault in faults})
-        shown = ", ".join(place.encode("unicode_escape").decode()[:100] for place in places[:5])
-        raise InvalidInputError(
-            [f"{name}: is no plan that this release reads (at {shown}): write it with plan --format json"]
-        )
-    return dict(plan)
-
-
-def _loosen(schema: Any) -> Any:
-    """Let a schema allow keys that it does not know, and not insist on those that came later."""
-    if isinstance(schema, dict):
-        kept = {key: value for key, value in schema.items() if key != "additionalProperties" or value}
-        if isinstance(kept.get("required"), list):
-            kept["required"] = [key for key in kept["required"] if key not in _LATER]
-        return {key: _loosen(value) for key, value in kept.items()}
-    return [_loosen(value) for value in schema] if isinstance(schema, list) else schema
 
 
 def find_place(

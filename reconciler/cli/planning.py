@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,8 +15,6 @@ from reconciler.cli.session import Session, open_session, target_options
 from reconciler.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from reconciler.core.changes import Change
     from reconciler.database.apply import Planned
     from reconciler.database.statements import Request
@@ -118,6 +118,11 @@ def show_plan(planned: Planned, request: Request, form: str) -> None:
 @format_option
 @click.option("--adopt", multiple=True, metavar="NAME", help="Take over an entry that nobody declared.")
 @click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Save the plan, for a review and for apply FILE.",
+)
+@click.option(
     "--exit-code", is_flag=True, help="Exit with 3 when there are changes, 4 when some are refused."
 )
 def plan(
@@ -126,6 +131,7 @@ def plan(
     dsn: str | None,
     form: str,
     adopt: tuple[str, ...],
+    out: Path | None,
     exit_code: bool,
 ) -> int:
     """Show what an apply would change; changes nothing.
@@ -139,7 +145,15 @@ def plan(
     with session.connect() as conn:
         planned = plan_target(conn, request)
     refuse_problems(planned)
+    if out is not None:
+        from reconciler.cli.plan_files import write_plan
+
+        write_plan(out, planned, adopt)
     show_plan(planned, request, form)
+    if out is not None:
+        click.echo(
+            f"Saved: reconciler apply {shlex.quote(str(out))} does exactly this, or nothing.", err=True
+        )
     if not exit_code or planned.plan.is_empty:
         return exits.DONE
     return exits.REFUSED if planned.plan.refused else exits.CHANGES

@@ -9,11 +9,13 @@ from reconciler import __version__
 from reconciler.cli.render_change_times import render_json_times
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from reconciler.core.change_times import ChangeTimes
     from reconciler.core.changes import Change
     from reconciler.core.plan import Fingerprints, Plan
 
-FORMAT_VERSION = "1.1"
+FORMAT_VERSION = "1.2"
 """The minor number grows with additions; the major one when something is renamed or goes."""
 
 
@@ -27,9 +29,34 @@ def render_plan(plan: Plan, fingerprints: Fingerprints) -> str:
     Returns:
         Indented JSON with a line break at the end; the same plan gives the same bytes.
     """
+    return render_value(make_value(plan, fingerprints))
+
+
+def render_value(value: Mapping[str, Any]) -> str:
+    """Render the JSON of a plan.
+
+    Args:
+        value: Made by `make_value`.
+
+    Returns:
+        Indented JSON with a line break at the end.
+    """
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def make_value(plan: Plan, fingerprints: Fingerprints) -> dict[str, Any]:
+    """Make the JSON value of a plan.
+
+    Args:
+        plan: To show.
+        fingerprints: What it holds for.
+
+    Returns:
+        Fit for the schema.
+    """
     summary: dict[str, int] = {"resources": plan.resources, "kept": len(plan.kept)}
     summary.update((str(action), count) for action, count in plan.count().items())
-    value = {
+    return {
         "format_version": FORMAT_VERSION,
         "reconciler_version": __version__,
         "target": plan.target,
@@ -37,6 +64,7 @@ def render_plan(plan: Plan, fingerprints: Fingerprints) -> str:
         "empty": plan.is_empty,
         "fingerprints": {"desired": fingerprints.desired, "observed": fingerprints.observed},
         "summary": summary,
+        "consent": plan.consent or None,
         "migrations": list(plan.migrations),
         "changes": [render_change(change, plan.times.get(change.name)) for change in plan.changes],
         "kept": list(plan.kept),
@@ -54,7 +82,6 @@ def render_plan(plan: Plan, fingerprints: Fingerprints) -> str:
             for finding in plan.findings
         ],
     }
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def render_change(change: Change, times: ChangeTimes | None) -> dict[str, Any]:
