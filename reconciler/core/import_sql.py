@@ -28,8 +28,14 @@ if TYPE_CHECKING:
 _DOWN: Final = re.compile(
     r"^--[ \t]*(?:\+goose|\+migrate|migrate:)[ \t]*down\b.*", re.IGNORECASE | re.MULTILINE
 )
-_BEARER: Final = re.compile(r"\bBearer[ \t]+[^\s'\"%${<]{6,}", re.IGNORECASE)
-_SIGNED: Final = re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.")
+_TOKEN: Final = re.compile(
+    r"""\bBearer[ \t]+[^\s'"%${<]{6,}|\beyJ[A-Za-z0-9_-]{10,}\.|"""
+    r"""[?&][^=&]*(?:secret|token|key)=[^&%${<\s]{6,}|"""
+    r""""[^"]*(?:secret|token|api-?key)"\s*:\s*"[^"%${<]{6,}\"""",
+    re.IGNORECASE,
+)
+_PRIVATE: Final = re.compile(r"(?:bearer |secret|token|api-?key)", re.IGNORECASE)
+_SHORTEST: Final = 5
 _ADDRESS: Final = re.compile(r"https?://\S+")
 _NAMES: Final = "its name is not of lower-case letters, digits, dots, underscores and hyphens"
 
@@ -154,18 +160,19 @@ def _remark(made: Made) -> Iterable[Remark]:
 
 
 def _holds_token(command: str) -> bool:
-    """Tell whether a literal of a command holds a bearer token or a signed one."""
+    """Tell whether a literal of a command holds what looks like a token, or follows the name of one."""
     try:
         tokens = read_tokens(command)
     except SqlTextError:
-        return _BEARER.search(command) is not None or _SIGNED.search(command) is not None
+        return _TOKEN.search(command) is not None
     for place, token in enumerate(tokens):
         if token.kind != "text":
             continue
-        if _BEARER.search(token.value) or _SIGNED.search(token.value):
+        if _TOKEN.search(token.value):
             return True
         follows = tokens[place + 1 : place + 3]
-        is_joined = len(follows) == 2 and follows[0].is_mark("||") and follows[1].kind == "text"
-        if is_joined and token.value.lower().endswith("bearer "):
-            return True
+        if len(follows) == 2 and follows[0].is_mark("||", ",") and follows[1].kind == "text":
+            is_named = _PRIVATE.search(token.value[-12:]) is not None
+            if is_named and len(follows[1].value) > _SHORTEST and not follows[1].value.endswith(" "):
+                return True
     return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from reconciler.core.sql_calls import split_commas
+from reconciler.core.sql_calls import mentions_call, split_commas
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,8 @@ def read_select(tokens: Sequence[Token]) -> Select:
             clause, begin = token.value, place + 1
     if "into" in parts and "from" not in parts and len(parts["into"]) > 1:
         parts["into"] = [one for one in parts["into"] if not one.is_word("strict")]
-    unread = parts.keys() - {"select", "into", "from", "where"} - _HARMLESS
+    harmless = {name for name in _HARMLESS & parts.keys() if not mentions_call(parts[name])}
+    unread = parts.keys() - {"select", "into", "from", "where"} - harmless
     items = split_commas(parts["select"])
     return Select(
         items=items,

@@ -112,7 +112,7 @@ def _run_calls(ways: Ways, select: Select, tokens: Sequence[Token]) -> Value:
     for row, truth in rows:
         returned: list[Value] = []
         ways.run_if(truth, partial(_run_items, ways, select, row, alias, returned), source)
-        if len(rows) == 1 and truth is True:
+        if len(rows) == 1 and truth is True and returned:
             value = returned[0]
     return value
 

@@ -116,25 +116,26 @@ def test_a_worker_is_declared_without_its_token() -> None:
 
 def test_a_token_inside_of_a_command_is_warned_of() -> None:
     """The command is imported to the letter; the warning says where and does not repeat the token."""
-    literal = (
-        f"""SELECT net.http_post(url := 'https://a', headers := '{{"Authorization": "Bearer {CANARY}"}}')"""
-    )
-    joined = f"SELECT net.http_post(headers := jsonb_build_object('Authorization', 'Bearer ' || '{CANARY}'))"
-    vault = (
-        "SELECT net.http_post(url := 'https://a', headers := jsonb_build_object('Authorization', 'Bearer ' ||"
-        " (SELECT decrypted_secret FROM vault.decrypted_secrets WHERE name = 'key')))"
-    )
+    post = "SELECT net.http_post(url := 'https://a', headers := {})"
+    build = post.format("jsonb_build_object({})")
+    commands = {
+        "literal": post.format(f"""'{{"Authorization": "Bearer {CANARY}"}}'"""),
+        "joined": build.format(f"'Authorization', 'Bearer ' || '{CANARY}'"),
+        "signed": build.format("'apikey', 'eyJhbGciOiJIUzI1NiJ9.e30.x'"),
+        "named": build.format(f"'x-cron-secret', '{CANARY}'"),
+        "asked": f"SELECT net.http_get('https://a/?secret={CANARY}')",
+        "vault": build.format(
+            "'Authorization', 'Bearer ' || (SELECT decrypted_secret FROM vault.decrypted_secrets LIMIT 1)"
+        ),
+        "setting": build.format("'x-cron-secret', current_setting('app.cron_secret')"),
+    }
     script = "".join(
         f"SELECT cron.schedule('{name}', '0 3 * * *', $cmd${command}$cmd$);\n"
-        for name, command in (("literal", literal), ("joined", joined), ("vault", vault))
+        for name, command in commands.items()
     )
     imported = read(script)
-    assert {name: job["sql"] for name, job in imported.jobs.items()} == {
-        "literal": literal,
-        "joined": joined,
-        "vault": vault,
-    }
-    assert [str(remark.source) for remark in imported.remarks] == ["1.sql:1", "1.sql:2"]
+    assert {name: job["sql"] for name, job in imported.jobs.items()} == commands
+    assert [remark.source.line for remark in imported.remarks] == [1, 2, 3, 4, 5]
     assert CANARY not in repr(imported.remarks)
 
 
@@ -520,6 +521,7 @@ def test_psql_conditions_are_not_worked_out() -> None:
         ("CREATE TABLE t AS SELECT cron.unschedule('a');", "in SELECT and PERFORM"),
         ("SELECT coalesce(cron.unschedule('a'), false);", "part of an expression"),
         ("SELECT 1 WHERE cron.unschedule('a');", "calls in a condition"),
+        ("SELECT 1 ORDER BY cron.unschedule('a');", "a query with ORDER"),
         (do("IF cron.unschedule('a') THEN NULL; END IF;"), "calls in a condition"),
         ("DO LANGUAGE plpython3u $$plpy.execute(\"SELECT cron.unschedule('a')\")$$;", "plpython3u"),
         ("DO $$ BEGIN PERFORM cron.unschedule('a') END $$;", "as PL/pgSQL"),
