@@ -173,11 +173,9 @@ BEGIN
             EXIT WHEN other = ahead OR (other > ahead) <> (ambiguous = 'first')
                 OR reconciler.find_ahead(fire + ahead - other, place) <> other;
             -- What is repeated, or will be, does not count.
-            IF ambiguous = 'first' THEN
-                start := reconciler.find_clock_change(near, fire, other, place) + (other - ahead);
-            ELSE
-                start := reconciler.find_clock_change(fire, near, ahead, place);
-            END IF;
+            start := greatest(fire + interval '1 minute', CASE ambiguous
+                WHEN 'first' THEN reconciler.find_clock_change(near, fire, other, place) + (other - ahead)
+                ELSE reconciler.find_clock_change(fire, near, ahead, place) END);
         END IF;
     END LOOP;
     RETURN fire AT TIME ZONE 'UTC';

@@ -31,7 +31,7 @@ BEGIN
          WHERE reached >= d.day + s.since AND reached < d.day + s.till
            AND (d.day < w.first) IS NOT TRUE AND (d.day > w.last) IS NOT TRUE
            AND (w."on" ? to_char(d.day, 'dy')) IS NOT FALSE;
-        EXIT WHEN later IS NULL;
+        EXIT WHEN (later > reached) IS NOT TRUE;
         reached := later;
         IF horizon IS NULL THEN
             -- Past all dates each week is like the next one: what lasts for so long does not end.

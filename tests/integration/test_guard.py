@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)  # a Monday
 TAKE: LiteralString = "SELECT reconciler.take_fire('a')"
 FIRED: LiteralString = "SELECT fired_at FROM reconciler.job_states WHERE name = 'a'"
+SLEEPS: LiteralString = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
 WINDOW: LiteralString = "SELECT job_name, trigger FROM reconciler.starts WHERE due_at > now()"
 NOW_AND_EVER = [{"first": "2020-01-01"}]
 NEARLY_ALWAYS = [{"first": "2020-01-01", "last": f"{date.today() + 9 * DAY}"}]  # noqa: DTZ011 - days are enough
@@ -180,6 +181,37 @@ def test_who_may_ask(site: Site) -> None:
     assert isinstance(fire(site, "nobody"), psycopg.errors.UndefinedObject)
 
 
+# In spring 02:30 is skipped; in autumn it comes a first time before the clocks are set back.
+BAR_ENDS: dict[str, dict[str, str | None]] = {
+    "02:30": {
+        "2025-12-31 23:59:59": "2026-01-01 00:00",
+        "2026-01-01 00:00": "2026-01-01 01:30",
+        "2027-03-28 00:30": "2027-03-28 01:00",
+        "2026-10-24 23:30": "2026-10-25 00:30",
+        "2026-10-25 00:30": None,
+        "2026-10-25 01:10": "2026-10-25 01:30",
+        "2027-12-31 23:59:59": None,
+        "2028-01-01 00:00": "infinity",
+    },
+    "04:30": {"2027-03-28 00:30": "2027-03-28 02:30", "2026-10-24 23:30": "2026-10-25 03:30"},
+}
+
+
+def test_when_a_run_may_start_again(site: Site) -> None:
+    """To the minute, also where the clocks are set until then; never from the end on."""
+    limits = {"start_at": "2026-01-01Z", "end_at": "2028-01-01Z", "zone": "Europe/Oslo"}
+    for end, expected in BAR_ENDS.items():
+        aim(site, windows=[{"from": "01:00", "to": end}], **limits)
+        for at, over in expected.items():
+            rows = site.rows(
+                "SELECT reconciler.find_bar_end(t, %s::timestamp AT TIME ZONE 'UTC', 'GMT')"
+                "       IS NOT DISTINCT FROM %s::timestamp AT TIME ZONE 'UTC' FROM reconciler.timings t",
+                at,
+                over,
+            )
+            assert rows == [(True,)], at
+
+
 # --- what else starts ---
 
 
@@ -245,7 +277,7 @@ def test_no_run_waits_into_a_blackout(site: Site) -> None:
     aim(site)
     with running(site):
         second = Beside(site, "CALL reconciler.run_job('a', 'schedule')")
-        wait_until(lambda: len(site.rows(FIRED)) == 1, seconds=5, what="it waits")
+        wait_until(lambda: site.rows(SLEEPS, second.pid) == [(1,)], seconds=5, what="it waits")
         site.run("UPDATE reconciler.timings SET blackout = %s", Jsonb(NOW_AND_EVER))
         assert second.end() is None
     assert log(site, "a", "status", "error_message") == [

@@ -339,6 +339,16 @@ def test_a_blackout_on_the_days_of_clock_changes(conn: psycopg.Connection) -> No
     assert [f"{at:%H:%M}" for at in follow(conn, spring, 2)] == ["01:00", "01:30"]
 
 
+def test_even_intervals_count_by_the_server_s_clocks(conn: psycopg.Connection) -> None:
+    """Also with a spread, and where the blackout is meant in another zone."""
+    put(conn, every="2h", spread="2m", timezone="Asia/Tokyo", blackout=[{"from": "10:00", "to": "24:00"}],
+        server="Asia/Kathmandu")  # fmt: skip
+    conn.execute("UPDATE reconciler.timings SET shift = '7 min'")
+    found = follow(conn, NEW_YEAR, 2, server="Asia/Kathmandu")
+    assert show(found, ZoneInfo("Asia/Kathmandu")) == ["Fri 01-01 06:07", "Fri 01-01 22:07"]
+    assert show(found, ZoneInfo("Asia/Tokyo")) == ["Fri 01-01 09:22", "Sat 01-02 01:22"]
+
+
 def test_the_end_of_windows(conn: psycopg.Connection) -> None:
     """Any windows are over when somebody who walks on by half hours has left the last of them."""
 

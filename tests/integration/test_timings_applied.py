@@ -14,6 +14,7 @@ from reconciler.database.queries import load_queries
 from tests.declared import Site, job, queue
 from tests.fires import ZONES, connect_with_schema
 from tests.runs import hold, running
+from tests.timed import build_job
 
 if TYPE_CHECKING:
     import psycopg
@@ -132,6 +133,24 @@ def test_the_server_s_zone_decides_who_has_a_timing(site: Site) -> None:
             for query in ("put_zone", "put_all_timings", "put_job_states"):
                 conn.execute(load_queries("apply")[query], {"zone": zone})
             assert conn.execute("SELECT schedule FROM reconciler.timings").fetchall() == expected
+
+
+def test_a_change_of_the_server_s_zone_changes_timings(site: Site) -> None:
+    """What needs a rule of its own where clocks are set needs none on a server that keeps UTC."""
+    server = site.database.server
+    if server.pg_cron < (1, 5, 0):
+        pytest.skip("1.4 has no cron.timezone")
+    rules: LiteralString = "SELECT schedule FROM reconciler.timings"
+    nightly = build_job("a", daily="02:30")
+    for zone, expected in (
+        ("Europe/Oslo", [("30 2 * * *",)]),
+        ("UTC", []),
+        ("Asia/Tokyo", [("30 2 * * *",)]),
+    ):
+        server.set_server_settings(cron__timezone=zone)
+        site.apply(nightly)
+        assert site.rows(rules) == expected
+        assert site.plan(nightly).plan.is_empty
 
 
 # --- observe ---
