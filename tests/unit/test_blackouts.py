@@ -48,7 +48,7 @@ def _is_barred(wall: datetime, windows: list[Blackout]) -> bool:
     return False
 
 
-@settings(_UNHURRIED, max_examples=250)
+@settings(_UNHURRIED, max_examples=150)
 @given(st.lists(_windows(), max_size=3), st.integers(0, 3 * 1440))
 def test_a_blackout_ends_at_the_first_minute_outside(windows: list[Blackout], minute: int) -> None:
     """Each minute is in a window or not; the end is the next one that is in none."""
