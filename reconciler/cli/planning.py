@@ -150,7 +150,7 @@ def plan(
 
         write_plan(out, planned, adopt)
     show_plan(planned, request, form)
-    if out is not None:
+    if out is not None and form == "text":
         click.echo(
             f"Saved: reconciler apply {shlex.quote(str(out))} does exactly this, or nothing.", err=True
         )

@@ -138,6 +138,8 @@ def _render_dangers(plan: Mapping[str, Any], changes: Sequence[Mapping[str, Any]
     deleted = [change["name"] for change in changes if change["action"] == "delete"]
     if deleted:
         yield f"> **Deletes {len(deleted)}:** {_list_names(deleted)}"
+        if consent := plan.get("consent"):  # since format 1.2
+            yield f"> To consent to exactly these: {span(f'--allow-deletes {consent}')}"
     kinds = [change["obstacle"]["kind"] for change in changes if change["obstacle"]]
     if count := kinds.count("refused"):
         yield f"> **Cannot be applied:** {count} refused, and nothing is applied until that is mended."

@@ -96,18 +96,41 @@ def test_the_steps_of_the_action(project: Cli, database: Database) -> None:
     assert (project.directory / "GITHUB_OUTPUT").read_text() == "code=3\nplanned=true\n"
     assert "### Plan for `production`" in (project.directory / "GITHUB_STEP_SUMMARY").read_text()
     assert len(json.loads((project.directory / "plan.json").read_text())["changes"]) >= 2
-    applied = run_step(project, "Apply", database.dsn, ALLOW_DELETES="")
+    applied = run_step(project, "Apply", database.dsn, ALLOW_DELETES="", REVIEWED="false")
     assert applied.returncode == 0, applied.stderr
     lines = applied.stdout.splitlines()
     word = lines[0].removeprefix("::stop-commands::")
     assert re.fullmatch("[0-9a-f]{32}", word)
     assert lines[-1] == f"::{word}::"
     write_jobs(project, JOBS.partition("  old")[0])
-    assert run_step(project, "Apply", database.dsn, ALLOW_DELETES="").returncode == 4
-    assert run_step(project, "Apply", database.dsn, ALLOW_DELETES="1").returncode == 0
+    assert run_step(project, "Apply", database.dsn, ALLOW_DELETES="", REVIEWED="false").returncode == 4
+    assert run_step(project, "Apply", database.dsn, ALLOW_DELETES="1", REVIEWED="false").returncode == 0
     assert run_step(project, "Drift", database.dsn, ALERT="true").returncode == 0
     database.connect().execute("SELECT cron.unschedule('tidy')")
     assert run_step(project, "Drift", database.dsn, ALERT="false").returncode == 7
+
+
+def test_a_reviewed_plan_is_applied_as_the_steps_do(project: Cli, database: Database) -> None:
+    """The role that only reads plans, the other applies that very plan with its deletion, and once only."""
+    apply(project, database.dsn)
+    with psycopg.connect(database.dsn) as conn:
+        conn.execute(read_sql().encode())
+    reader = psycopg.conninfo.make_conninfo(database.dsn, user="reconciler_plan", password="change-me")
+    write_jobs(project, JOBS.partition("  old")[0].replace("5m", "10m"))
+    planned = run_step(project, "Plan", reader)
+    assert (planned.returncode, planned.stdout, planned.stderr) == (0, "", "")
+    assert (
+        "To consent to exactly these: `--allow-deletes 1-"
+        in (project.directory / "GITHUB_STEP_SUMMARY").read_text()
+    )
+    assert run_step(project, "Apply", database.dsn, ALLOW_DELETES="2", REVIEWED="true").returncode == 4
+    applied = run_step(project, "Apply", database.dsn, ALLOW_DELETES="", REVIEWED="true")
+    assert applied.returncode == 0, applied.stderr
+    rows = database.connect().execute(
+        "SELECT jobname::text, schedule FROM cron.job WHERE jobname !~ '^reconciler-'"
+    )
+    assert rows.fetchall() == [("tidy", "*/10 * * * *")]
+    assert run_step(project, "Apply", database.dsn, ALLOW_DELETES="", REVIEWED="true").returncode == 5
 
 
 def test_a_plan_that_fails_leaves_no_file(project: Cli) -> None:

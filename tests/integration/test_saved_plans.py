@@ -102,7 +102,7 @@ def project(
 
 
 def test_a_saved_plan_is_applied_without_a_question(project: Project) -> None:
-    """On an empty database, migrations and all; it fits the schema, and a second apply says that it was done."""
+    """On an empty database; the file fits the schema, and a second apply says that it was done."""
     saved = project.save()
     schema = json.loads(read_resource("schemas", "plan.schema.json"))
     jsonschema.validate(saved, schema, cls=jsonschema.Draft202012Validator)

@@ -209,7 +209,30 @@ def test_jobs_end_and_do_not_overtake_each_other() -> None:
     assert LOADED["apply"]["jobs"]["apply"]["environment"] == "${{ inputs.environment }}"
     assert LOADED["plan"]["jobs"]["plan"]["concurrency"]["cancel-in-progress"] is True
     groups = {job["concurrency"]["group"] for name in OURS for job in LOADED[name]["jobs"].values()}
-    assert len(groups) == 5
+    assert len(groups) == 6
+
+
+def test_a_reviewed_plan_is_made_of_what_was_merged() -> None:
+    """By the same run, with a role that only reads, before the environment asks for an approval."""
+    plan, apply = (LOADED["apply"]["jobs"][name] for name in ("plan", "apply"))
+    assert "environment" not in plan
+    assert "secrets.DATABASE_URL" not in str(plan)
+    assert "PLAN_DATABASE_URL" not in str(apply)
+    assert (plan["if"], apply["needs"]) == ("${{ inputs.reviewed }}", "plan")
+    assert apply["if"] == (
+        "${{ !cancelled() && (!inputs.reviewed || "
+        "(needs.plan.result == 'success' && needs.plan.outputs.code == '3')) }}"
+    )
+    names = [
+        step["with"]["name"]
+        for job in (plan, apply)
+        for step in job["steps"]
+        if "artifact" in step.get("uses", "")
+    ]
+    assert len(names) == 2
+    assert len(set(names)) == 1
+    assert "run-id" not in str(apply)
+    assert apply["steps"][-1]["with"]["reviewed"] == "${{ inputs.reviewed }}"
 
 
 def test_only_validate_runs_by_itself_here() -> None:
