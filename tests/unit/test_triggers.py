@@ -110,6 +110,7 @@ _MONTHLY = Monthly(day="last", hour=8, minute=0)
         (Schedule(text="0 8 13 * 5"), "Asia/Tokyo", "GMT", "0 23 12 * 4", True),
         (Schedule(text="0 12 13 6 *"), "Asia/Tokyo", "GMT", "0 3 13 6 *", True),
         (Schedule(text="0 2 * 6 *"), "Asia/Tokyo", "GMT", "0 17 * 5,6 *", False),
+        (Schedule(text="30 2 1 * 1"), "Europe/Oslo", "Europe/Oslo", "*/30 2,3 1 * 1", False),
         (Schedule(text="0 2 * 6 1"), "Asia/Tokyo", "GMT", "0 17 * 5,6 0", False),
         (Schedule(text="0 2 */2 * 1"), "Asia/Tokyo", "GMT", "0 17 * * 0", False),
         (Schedule(text="0 2 13 * 1-6"), "Europe/Oslo", "GMT", "0 0,1 13 * 1-6", False),
