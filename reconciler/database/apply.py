@@ -187,6 +187,7 @@ def _plan(observation: Observation, request: Request, *, known: Planned | None =
             owner=request.owner,
             target=request.target,
             neighbours=find_neighbours(observed.definitions, request.owner),
+            clocks={zone: make_clock(changes) for zone, changes in observed.clocks.items()},
         )
         if request.past is not None:
             desired = put_back_entries(desired, request.past)
