@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.collector import paused_collector
 from reconciler.core.change_policies import judge_changes
+from reconciler.core.clocks import make_clock
 from reconciler.core.desired import SpecProblem, make_desired
 from reconciler.core.history import put_back_entries
 from reconciler.core.plan import Fingerprints, Plan, find_refusal, make_fingerprints, make_plan
