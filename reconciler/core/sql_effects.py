@@ -12,6 +12,8 @@ from reconciler.core.sql_calls import CRON, UnreadableError, find_call, mentions
 from reconciler.core.sql_clauses import read_job_alias, read_select
 from reconciler.core.sql_queries import (
     UNKNOWN,
+    are_sure,
+    assume,
     evaluate,
     find_rows,
     read_any,
@@ -19,7 +21,7 @@ from reconciler.core.sql_queries import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from reconciler.core.cron_history import Key
     from reconciler.core.sql_calls import Call
@@ -65,7 +67,7 @@ def run_query(ways: Ways, tokens: Sequence[Token]) -> None:
             ways.leave(ways.at(tokens), "it is executed in another session")
         if select.source:
             rows = find_rows(select, ways.scope())
-            if rows is not None and all(truth is True for _, truth in rows):
+            if are_sure(rows, ways.scope()):
                 ways.variables["found"] = bool(rows)
         if select.into and select.source:
             value = read_value(_without_into(tokens, select), ways.scope())
@@ -111,10 +113,28 @@ def _run_calls(ways: Ways, select: Select, tokens: Sequence[Token]) -> Value:
     value: Value = None if select.source and not rows else UNKNOWN
     for row, truth in rows:
         returned: list[Value] = []
-        ways.run_if(truth, partial(_run_items, ways, select, row, alias, returned), source)
+        action = partial(_run_items, ways, select, row, alias, returned)
+        if truth is UNKNOWN and row is None:
+            run_unknown(ways, select.where, action)
+        else:
+            ways.run_if(truth, action, source)
         if len(rows) == 1 and truth is True and returned:
             value = returned[0]
     return value
+
+
+def run_unknown(ways: Ways, condition: Sequence[Token], action: Callable[[], object]) -> None:
+    """Do something under a condition that is UNKNOWN: follow the way on which it holds, and the other one.
+
+    Args:
+        ways: What is known; changed.
+        condition: Which.
+        action: What to do.
+    """
+    scope, variables = ways.scope(), dict(ways.variables)
+    ways.history = assume(condition, scope, holds=True)
+    action()
+    ways.join(assume(condition, scope, holds=False), variables, ways.at(condition))
 
 
 def _run_items(ways: Ways, select: Select, row: Key | None, alias: str, returned: list[Value]) -> None:

@@ -13,6 +13,7 @@ from reconciler.core.sql_effects import mentions_text, run_call, writes_jobs
 from reconciler.core.sql_queries import (
     UNKNOWN,
     JobId,
+    assume,
     evaluate,
     find_rows,
     read_any,
@@ -108,10 +109,11 @@ class _Program:
         condition, body = node.branches[number]
         ways = self.ways
         source = ways.at(condition or node.head)
-        history, variables = ways.history, dict(ways.variables)
+        scope, variables = ways.scope(), dict(ways.variables)
+        ways.history = assume(condition, scope, holds=True)
         goes_on = self._try_way(lambda: self.run_nodes(body), source)
         after, after_variables = ways.history, ways.variables
-        ways.history, ways.variables = history, variables
+        ways.history, ways.variables = assume(condition, scope, holds=False), variables
         other_goes_on = self._try_way(lambda: self._choose(node, number + 1), source)
         if goes_on and other_goes_on:
             other, other_variables = ways.history, ways.variables

@@ -89,22 +89,61 @@ def find_rows(select: Select, scope: Scope) -> list[tuple[Key, Truth]] | None:
         scope: Where it stands.
 
     Returns:
-        The keys in order of their making, each with True, or UNKNOWN where it may be one; None where the
-        query cannot be read.
+        The keys in order of their making, each with True, or UNKNOWN where it may be one of them; an entry
+        that is only perhaps there counts as one. None where the query cannot be read.
     """
     alias = read_job_alias(select.source)
     if not alias or select.rest:
         return None
     rows: list[tuple[Key, Truth]] = []
-    for key, made in scope.history.entries.items():
+    for key in scope.history.entries:
         truth: Truth = True
         if select.where:
             truth = evaluate(select.where, replace(scope, row=key, alias=alias))
-        if truth is UNKNOWN or (truth and made.perhaps):
-            rows.append((key, UNKNOWN))
-        elif truth:
-            rows.append((key, True))
+        if truth:
+            rows.append((key, truth))
     return rows
+
+
+def are_sure(rows: Sequence[tuple[Key, Truth]] | None, scope: Scope) -> bool:
+    """Tell whether just these rows are there.
+
+    Args:
+        rows: What `find_rows` found.
+        scope: Where it looked.
+
+    Returns:
+        False where one of them is only perhaps there, or only perhaps one of them.
+    """
+    return rows is not None and all(
+        truth is True and not scope.history.entries[key].perhaps for key, truth in rows
+    )
+
+
+def assume(tokens: Sequence[Token], scope: Scope, *, holds: bool) -> History:
+    """Say what is known of the entries where a condition holds, or does not.
+
+    Args:
+        tokens: A condition that is UNKNOWN.
+        scope: Where it stands.
+        holds: Which of both.
+
+    Returns:
+        The history; an entry that is only perhaps there is so for sure, or is not, where the condition is
+        that there is just this entry.
+    """
+    tokens = _strip_parentheses(tokens)
+    if tokens and tokens[0].is_word("not"):
+        return assume(tokens[1:], scope, holds=not holds)
+    if len(tokens) < 4 or not tokens[0].is_word("exists") or not tokens[2].is_word("select"):
+        return scope.history
+    rows = find_rows(replace(read_select(tokens[2:-1]), rest=""), scope) or []
+    if len(rows) != 1 or rows[0][1] is not True:
+        return scope.history
+    key = rows[0][0]
+    if not holds:
+        return scope.history.remove(key)
+    return scope.history.change(key, replace(scope.history.entries[key], perhaps=()))
 
 
 def evaluate(tokens: Sequence[Token], scope: Scope) -> Truth:
@@ -176,7 +215,8 @@ def _exists(tokens: Sequence[Token], scope: Scope) -> Truth:
     rows = find_rows(replace(select, rest="" if select.rest == "limit" else select.rest), scope)
     if rows is None:
         return UNKNOWN
-    return _combine([truth for _, truth in rows], decisive=True)
+    sure = [UNKNOWN if scope.history.entries[key].perhaps else truth for key, truth in rows]
+    return _combine(sure, decisive=True)
 
 
 def _evaluate_predicate(tokens: Sequence[Token], scope: Scope) -> Truth:
@@ -327,7 +367,7 @@ def _read_scalar(tokens: Sequence[Token], scope: Scope) -> Value:
     select = read_select(tokens)
     only_one = select.rest == "limit"
     rows = find_rows(replace(select, rest="" if only_one else select.rest), scope)
-    if rows is None or len(select.items) != 1 or any(truth is UNKNOWN for _, truth in rows):
+    if rows is None or len(select.items) != 1 or not are_sure(rows, scope):
         return UNKNOWN
     words = [token.value for token in select.items[0]]
     if words[:2] == ["count", "("] and words[-1] == ")" and "distinct" not in words and not only_one:

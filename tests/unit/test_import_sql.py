@@ -440,6 +440,9 @@ def test_a_conditional_job_is_declared_with_a_remark() -> None:
         "FOR i IN 1..x LOOP PERFORM cron.unschedule('a'); END LOOP;",
         "CASE x WHEN 1 THEN PERFORM cron.unschedule('a'); ELSE NULL; END CASE;",
         f"PERFORM cron.unschedule('a') WHERE {ODD};",
+        f"IF {A_FOUND} AND {ODD} THEN PERFORM cron.unschedule('a'); END IF;",
+        "PERFORM cron.unschedule(jobid) FROM cron.job WHERE jobname > 'A';",
+        "PERFORM cron.unschedule(jobid) FROM cron.job WHERE jobname = 'a' AND username = 'bob';",
         (
             f"BEGIN IF {ODD} THEN RAISE EXCEPTION 'x'; END IF; PERFORM cron.unschedule('a'); "
             "EXCEPTION WHEN OTHERS THEN NULL; END;"
@@ -471,6 +474,29 @@ def test_what_is_settled_later_is_no_longer_conditional() -> None:
     assert "active" in lefts(A + altered + A)[0]
 
 
+def test_a_job_that_is_perhaps_there_can_be_removed_for_sure() -> None:
+    """Whether it was there no longer matters; whether it is there is not taken for granted."""
+    maybe = do(f"IF {ODD} THEN PERFORM cron.schedule('a', '0 5 * * *', 'x'); END IF;")
+    for script in (
+        "SELECT cron.unschedule(jobid) FROM cron.job WHERE jobname = 'a';",
+        f"SELECT cron.unschedule('a') WHERE {A_FOUND};",
+        do(f"IF {A_FOUND} THEN PERFORM cron.unschedule('a'); END IF;"),
+        do(f"IF NOT {A_FOUND} THEN NULL; ELSE PERFORM cron.unschedule('a'); END IF;"),
+        do("BEGIN PERFORM cron.unschedule('a'); EXCEPTION WHEN OTHERS THEN NULL; END;"),
+    ):
+        assert (names(maybe + script), remarks(maybe + script)) == ("", [])
+    ensure = do(f"IF NOT {A_FOUND} THEN PERFORM cron.schedule('a', '0 5 * * *', 'x'); END IF;")
+    assert (names(maybe + ensure), remarks(maybe + ensure)) == ("a", [])
+    other = do(f"IF {A_FOUND} THEN PERFORM cron.unschedule('b'); END IF;")
+    assert names(B + maybe + other) == "a b"
+    count = do("IF (SELECT count(*) FROM cron.job) = 2 THEN PERFORM cron.unschedule('b'); END IF;")
+    assert names(B + maybe + count) == "a b"
+    inactive = maybe.replace("cron.schedule(", "cron.schedule_in_database(").replace(
+        "'x')", "'x', 'd', null, false)"
+    )
+    assert "active" in lefts(inactive + A)[0]
+
+
 def test_guards_that_raise_are_taken_to_have_passed() -> None:
     """The file was executed, so nothing was raised."""
     script = A + do(f"IF {ODD} THEN RAISE EXCEPTION 'no'; END IF; PERFORM cron.unschedule('a');")
@@ -496,6 +522,10 @@ def test_psql_conditions_are_not_worked_out() -> None:
         ("SELECT cron.schedule('a', '* * * * *', :'command');", "its command is a parameter"),
         (do("PERFORM cron.schedule(v, '* * * * *', 'x');"), "its name is a variable"),
         (do("PERFORM cron.unschedule(v);"), "which job it is about"),
+        (
+            do("FOR r IN SELECT jobid FROM cron.job LOOP PERFORM cron.unschedule(r.jobid); EXIT; END LOOP;"),
+            "which job",
+        ),
         ("SELECT cron.schedule('a', null, 'x');", "its schedule is NULL"),
         ("SELECT cron.unschedule(7);", "the database gives job ids out"),
         ("SELECT cron.alter_job(7, active := false);", "the database gives job ids out"),
