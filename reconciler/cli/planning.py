@@ -125,6 +125,12 @@ def show_plan(planned: Planned, request: Request, form: str) -> None:
 @click.option(
     "--exit-code", is_flag=True, help="Exit with 3 when there are changes, 4 when some are refused."
 )
+@click.option(
+    "--check/--no-check",
+    default=True,
+    show_default=True,
+    help="Let the server plan the SQL that is new or edited, as the job's role; executes nothing.",
+)
 def plan(
     config_path: Path | None,
     target_name: str | None,
@@ -133,6 +139,7 @@ def plan(
     adopt: tuple[str, ...],
     out: Path | None,
     exit_code: bool,
+    check: bool,
 ) -> int:
     """Show what an apply would change; changes nothing.
 
@@ -144,7 +151,11 @@ def plan(
     request = make_request(session, adopt)
     with session.connect() as conn:
         planned = plan_target(conn, request)
-    refuse_problems(planned)
+        refuse_problems(planned)
+        if check:
+            from reconciler.cli.body_checking import check_plan
+
+            planned = check_plan(conn, planned, request.specs, request.target)
     if out is not None:
         from reconciler.cli.plan_files import write_plan
 

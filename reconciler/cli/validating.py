@@ -1,4 +1,4 @@
-"""The commands `validate` and `schema`: files only, no database."""
+"""The commands `validate` and `schema`: files alone; with `--connect` the server reads the SQL too."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.cli import exits
-from reconciler.cli.session import config_option, open_session, target_option
-from reconciler.errors import ReconcilerError
+from reconciler.cli.session import config_option, dsn_option, open_session, target_option
+from reconciler.errors import InvalidInputError, ReconcilerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from reconciler.cli.session import Session
     from reconciler.core.config import Target
     from reconciler.core.specs import Spec
 
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
 @click.command()
 @config_option
 @target_option
+@dsn_option
 @click.option("--all-targets", is_flag=True, help="Check the specs of every target.")
+@click.option(
+    "--connect",
+    "connects",
+    is_flag=True,
+    help="Let the target's server plan the SQL of all jobs, each as its role; executes nothing.",
+)
 @click.option(
     "--format",
     "form",
@@ -32,12 +40,21 @@ if TYPE_CHECKING:
     show_default=True,
     help="Problems as text, as annotations of GitHub, or as a code quality report of GitLab.",
 )
-def validate(config_path: Path | None, target_name: str | None, all_targets: bool, form: str) -> int:
+def validate(
+    config_path: Path | None,
+    target_name: str | None,
+    dsn: str | None,
+    all_targets: bool,
+    connects: bool,
+    form: str,
+) -> int:
     """Check the files without a database; all problems are shown at once.
 
     Schedules are checked for the target's pg_cron version where the configuration names it, otherwise for
-    any.
+    any. With --connect or --dsn the target's server also parses and plans the SQL of managed jobs.
     """
+    if dsn is not None and all_targets:
+        raise click.UsageError("--dsn leads to one target: leave out --all-targets")
     found: list[str] = []
     errors: list[ReconcilerError] = []
     names: list[str] = []
@@ -50,7 +67,7 @@ def validate(config_path: Path | None, target_name: str | None, all_targets: boo
         errors.append(error)
     for name in names:
         try:
-            line = _check_target(config_path, name)
+            line = _check_target(config_path, name, dsn, connects=connects or dsn is not None)
         except ReconcilerError as error:
             if form == "text":
                 raise
@@ -64,14 +81,45 @@ def validate(config_path: Path | None, target_name: str | None, all_targets: boo
     return exits.pick_exit_code(errors[0]) if errors else exits.DONE
 
 
-def _check_target(config_path: Path | None, name: str) -> str:
+def _check_target(config_path: Path | None, name: str, dsn: str | None, *, connects: bool) -> str:
     """Check the specs of one target, and say what they are."""
-    session = open_session(config_path, name, "")
+    session = open_session(config_path, name, dsn if connects else "")
     specs = session.load_specs()
     _warn(session.target, specs)
+    _check_bodies(session, specs, connects=connects)
     counts = Counter(spec.kind for spec in specs)
     what = ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in sorted(counts.items()))
     return f"{name}: {what}: valid."
+
+
+def _check_bodies(session: Session, specs: Sequence[Spec], *, connects: bool) -> None:
+    """Check the SQL of jobs: by the server, or by its grammar alone where that is installed."""
+    from reconciler.cli.body_checking import check_specs, has_bodies, parse_bodies
+    from reconciler.loader.sql_syntax import HINT, can_parse
+
+    if not has_bodies(specs):
+        return
+    if connects:
+        with session.connect() as conn:
+            checked = check_specs(conn, specs, session.target)
+    elif can_parse():
+        checked = parse_bodies(specs)
+    else:
+        _hint(HINT)
+        return
+    for note in checked.list_notes():
+        click.echo(note, err=True)
+    problems = checked.list_problems()
+    if problems:
+        raise InvalidInputError(problems)
+
+
+def _hint(text: str) -> None:
+    """Say something once, however many targets are checked."""
+    meta = click.get_current_context().meta
+    if text not in meta:
+        meta[text] = True
+        click.echo(text, err=True)
 
 
 def _warn(target: Target, specs: Sequence[Spec]) -> None:
