@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import jsonschema
-import psycopg
 import pytest
 
 from reconciler.cli.main import main
+from reconciler.core.saved_plans import seal
 from reconciler.resources import read_resource
 from tests.declared import Site
 from tests.servers import LIBPQ_KINDS, Database
@@ -239,10 +239,15 @@ def test_a_plan_of_elsewhere_is_refused(project: Project) -> None:
     assert "for the target 'test', not for 'other'" in project.apply("--target", "other").stderr
     project.configure(owner="kitchen")
     assert "for the owner 'shop', not for 'kitchen'" in project.apply().stderr
-    elsewhere = psycopg.conninfo.make_conninfo(project.site.dsn, dbname="postgres")
     project.configure()
-    result = project.apply("--dsn", elsewhere)
-    assert result.exit_code == 1
+    saved = json.loads(Path("plan.json").read_text())
+    kept = saved.pop("saved")
+    value = seal(saved, database="elsewhere", role="postgres", made_at=None, adopt=())
+    Path("plan.json").write_text(json.dumps(value))
+    result = project.apply()
+    assert (result.exit_code, "for the database 'elsewhere', and this one is" in result.stderr) == (1, True)
+    assert project.site.rows("SELECT count(*) FROM cron.job") == [(0,)]
+    Path("plan.json").write_text(json.dumps({**saved, "saved": kept}))
     project.configure(default="other")
     assert project.apply().exit_code == 0  # the target is the plan's
 
