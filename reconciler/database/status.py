@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from psycopg.errors import UndefinedTable
 from psycopg.rows import class_row
+
+from reconciler.errors import MigrationError
 
 from .queries import load_queries
 
@@ -138,11 +141,19 @@ def read_status(conn: psycopg.Connection, zone: str) -> list[JobStatus]:
 
     Returns:
         Sorted by owner and name; the tool's own entries are among them.
+
+    Raises:
+        MigrationError: The schema is of an earlier release, which knew no timings.
     """
     queries = load_queries("status")
-    with conn.transaction(), conn.cursor(row_factory=class_row(JobStatus), binary=True) as cursor:
-        conn.execute(queries["disable_jit"])
-        return cursor.execute(queries["read_status"], {"zone": zone}).fetchall()
+    try:
+        with conn.transaction(), conn.cursor(row_factory=class_row(JobStatus), binary=True) as cursor:
+            conn.execute(queries["disable_jit"])
+            return cursor.execute(queries["read_status"], {"zone": zone}).fetchall()
+    except UndefinedTable as error:
+        raise MigrationError(
+            "the schema reconciler on this target is of an earlier release", remedy="run reconciler migrate"
+        ) from error
 
 
 def read_summary(conn: psycopg.Connection) -> Summary:

@@ -52,6 +52,8 @@ SELECT a.name, a.kind, a.owner, a.jobid IS NOT NULL AS scheduled, j.schedule, j.
        CASE WHEN a.is_direct THEN details.error ELSE last.error END       AS last_error,
        CASE WHEN a.is_direct THEN details.duration ELSE last.duration END AS last_duration,
        CASE WHEN o.status = 'pending' AND o.active THEN o.run_at
+            -- Not when its entry fires, where that comes more often than the job is due.
+            WHEN j.active AND t.name IS NOT NULL THEN reconciler.find_due(t, j.schedule, now(), %(zone)s)
             -- pg_cron counts seconds from the last start.
             WHEN j.active AND j.schedule ~* 'second'
             THEN greatest(reconciler.next_fire(j.schedule, coalesce(last.run_at, details.run_at, now()), 'GMT'), now())
@@ -73,6 +75,7 @@ SELECT a.name, a.kind, a.owner, a.jobid IS NOT NULL AS scheduled, j.schedule, j.
        coalesce(CASE WHEN a.is_direct THEN details.seconds ELSE recent.seconds END, '{}')   AS recent_seconds
   FROM declared a
   LEFT JOIN cron.job j ON j.jobid = a.jobid
+  LEFT JOIN reconciler.timings t ON t.name = a.name
   LEFT JOIN details ON details.jobid = a.jobid
   LEFT JOIN running ON running.job_name = a.name
   LEFT JOIN open_alerts ON open_alerts.job_name = a.name

@@ -210,6 +210,23 @@ def test_the_next_run_follows_the_zone_of_pg_cron(site: Site) -> None:
     assert there == found["a"].next_run_at - timedelta(hours=9)
 
 
+def test_the_next_run_is_when_the_job_is_due(site: Site) -> None:
+    """An entry may fire more often than its job is wanted: the next run is told, not the next fire."""
+    later = datetime.now(UTC).replace(microsecond=0) + timedelta(days=3)
+    site.apply(job("a", schedule="* * * * *", start_at=later.isoformat()))
+    found = status(site)["a"].next_run_at
+    assert found is not None
+    assert later <= found <= later + timedelta(minutes=1)
+
+
+def test_a_target_without_timings_has_to_be_migrated(site: Site) -> None:
+    """A release from before there were timings is told apart, without a traceback."""
+    site.apply(job("a"))
+    site.run("ALTER TABLE reconciler.timings RENAME TO later")
+    with pytest.raises(MigrationError, match="earlier release"):
+        status(site)
+
+
 def test_seconds_count_from_the_last_start(site: Site) -> None:
     """An interval of seconds is due that long after the last run, or now where that is over."""
     if site.database.server.pg_cron < (1, 5, 0):
