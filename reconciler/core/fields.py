@@ -20,8 +20,8 @@ def diff_snapshots(before: Snapshot, after: Snapshot) -> Iterator[FieldChange]:
     """Compare a resource on both sides of a change.
 
     Args:
-        before: The one side; without a document, documents are not compared.
-        after: The other side.
+        before: The one side.
+        after: The other side; documents are compared where both have one.
 
     Yields:
         The differences, first those of the entry.
@@ -30,7 +30,7 @@ def diff_snapshots(before: Snapshot, after: Snapshot) -> Iterator[FieldChange]:
         yield from diff_fields("entry", before.entry.fields(), after.entry.fields())
     elif before.entry is not after.entry:
         yield from _diff_presence(before.entry, after.entry)
-    if before.document and before.document != after.document:
+    if before.document and after.document and before.document != after.document:
         yield from diff_fields("spec", json.loads(before.document), json.loads(after.document))
 
 
