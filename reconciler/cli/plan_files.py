@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reconciler.database.apply import Planned
 
 PLAN_LIMIT = 256 * 1024 * 1024
-"""Bytes; a plan of 10,000 new jobs has some 20 MB."""
+"""Bytes; a plan of 10,000 new jobs has 6 MB and more."""
 _LATER = frozenset({"times"})
 """Keys that came after format 1.0: a plan of an earlier release lacks them."""
 _PRINT = "plan --format json"
