@@ -280,14 +280,17 @@ def test_nothing_is_executed(site: Site) -> None:
 
 def test_a_function_that_lies_cannot_write(site: Site) -> None:
     """The planner calls what is said to be immutable; the transaction takes no writes, and that is told."""
+    site.run("CREATE SEQUENCE public.numbers")
+    site.run(
+        "CREATE FUNCTION public.count_up() RETURNS bigint LANGUAGE sql AS $$ SELECT nextval('numbers') $$"
+    )
     site.run(
         "CREATE FUNCTION public.liar() RETURNS int LANGUAGE plpgsql IMMUTABLE AS"
-        " $$ BEGIN EXECUTE 'DELETE FROM things'; RETURN 1; END $$"
+        " $$ BEGIN RETURN count_up(); END $$"
     )
-    severity, message = say(site, "SELECT * FROM things WHERE id = liar()")
-    assert severity in {"unchecked", "error"}
-    assert "DELETE" in message or "writes as soon as it is planned" in message
-    assert site.rows("SELECT count(*) FROM public.things") == [(5,)]
+    severity, message = say(site, "DELETE FROM things WHERE id = liar()")
+    assert (severity, "writes as soon as it is planned" in message) == ("unchecked", True)
+    assert site.rows("SELECT is_called FROM public.numbers") == [(False,)]
 
 
 def test_two_statements_that_were_not_split_are_refused(site: Site) -> None:
@@ -438,6 +441,19 @@ def test_plan_checks_only_what_is_edited(site: Site) -> None:
     assert noted(site, tidy, job("whole", "UPDATE others SET id = 1")) == ["whole"]
     assert noted(site, job("tidy", "DELETE FROM thinks WHERE old", role="alice"), whole) == ["tidy"]
     assert noted(site, job("tidy", "VACUUM nothing", mode="direct"), whole) == []
+
+
+def test_jobs_are_checked_as_whom_they_run(site: Site) -> None:
+    """A job's own role counts, then the target's, then the one that connects."""
+    site.run("CREATE ROLE eve LOGIN")
+    specs = [job("alices", "DELETE FROM others WHERE id = 1"), job("eves", "TABLE things", role="eve")]
+    with connect(site.dsn) as conn:
+        found = check_specs(conn, specs, request(role="alice").target).found
+        assert [one.message.partition("; ")[2] for one, _ in found] == [
+            "GRANT SELECT, DELETE ON public.others TO alice",
+            "GRANT SELECT ON public.things TO eve",
+        ]
+        assert check_specs(conn, specs[:1], request().target).found == ()
 
 
 def test_jobs_of_other_databases_are_not_checked(site: Site) -> None:

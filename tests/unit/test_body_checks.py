@@ -6,7 +6,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
+from reconciler.cli.validating import validate
 from reconciler.core.body_checks import (
     NO_EFFECT,
     Refusal,
@@ -24,6 +26,8 @@ from reconciler.core.body_checks import (
     quote_name,
 )
 from reconciler.core.specs import Place
+from reconciler.errors import InvalidInputError
+from reconciler.loader import sql_syntax
 from reconciler.loader.body_places import BodyPlaces
 from reconciler.loader.sql_syntax import parse_statement
 from reconciler.loader.sql_texts import split_statements, strip_sql
@@ -393,3 +397,34 @@ def test_files_without_places(tmp_path: Path, text: str) -> None:
     for name in (path, tmp_path / "gone.yaml"):
         place = Place(path=str(name), line=2, column=3)
         assert BodyPlaces().find(place, "SELECT 1", 3) == place
+
+
+def test_without_pglast_it_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SQL of no target is parsed then; nothing is said where there is none, or where it is parsed."""
+    config = tmp_path / "reconciler.yaml"
+    config.write_text("owner: shop\ndefault_target: one\ntargets: {one: {dsn: local}, two: {dsn: local}}\n")
+    (tmp_path / "jobs.d").mkdir()
+    (tmp_path / "jobs.d/shop.yaml").write_text("jobs: {tidy: {daily: '03:00', sql: SELECT b FROM a}}\n")
+    options = ["--config", str(config), "--all-targets"]
+    parsed = CliRunner().invoke(validate, options)
+    assert (parsed.exit_code, parsed.stderr) == (0, "")
+    monkeypatch.setattr(sql_syntax, "find_spec", lambda _: None)
+    said = CliRunner().invoke(validate, options)
+    assert said.stderr == sql_syntax.HINT + "\n"
+    assert said.stdout == "one: 1 job: valid.\ntwo: 1 job: valid.\n"
+    (tmp_path / "jobs.d/shop.yaml").write_text("queues: {mail: {}}\n")
+    assert CliRunner().invoke(validate, options).stderr == ""
+
+
+def test_what_does_not_parse_is_a_problem_of_its_file(tmp_path: Path) -> None:
+    """The command ends with the problem, and says on standard error what is only doubtful."""
+    config = tmp_path / "reconciler.yaml"
+    config.write_text("owner: shop\ntargets: {one: {dsn: local}}\n")
+    (tmp_path / "jobs.d").mkdir()
+    (tmp_path / "jobs.d/shop.yaml").write_text(
+        "jobs:\n  tidy: {daily: '03:00', sql: DELETE FORM a}\n  all: {daily: '03:00', sql: DELETE FROM a}\n"
+    )
+    result = CliRunner().invoke(validate, ["--config", str(config)])
+    assert isinstance(result.exception, InvalidInputError)
+    assert 'shop.yaml:2:38: tidy: syntax error at or near "FORM"' in str(result.exception)
+    assert "shop.yaml:3:30: warning: all: DELETE of a has no condition" in result.stderr
