@@ -30,7 +30,7 @@ jobs:
   hello:
     description: Shows that scheduled work runs; replace it with your own
     schedule: "* * * * *"
-    sql: SELECT now()
+    sql: SELECT pg_notify('hello', now()::text)
 """
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from reconciler.core.cron_fields import INTERVAL, START_WORDS
 from reconciler.core.durations import find_interval_fault, render_duration
 from reconciler.core.month_days import read_month_day, render_month_day
 from reconciler.core.scheduler_jobs import TriggerType
@@ -81,7 +82,9 @@ def make_trigger(kind: TriggerType, times: Times, *, zone: ZoneInfo, now: dateti
     if kind is TriggerType.INTERVAL:
         return {"every": render_duration(_read_interval(times.interval))}
     if kind is TriggerType.CRON:
-        return {"schedule": times.cron_expression, "timezone": zone.key}
+        text = times.cron_expression or ""
+        has_zone = not (text in START_WORDS or INTERVAL.fullmatch(text))
+        return {"schedule": text, **({"timezone": zone.key} if has_zone else {})}
     start = times.run_date.astimezone(zone) if times.run_date else None
     if times.hour is None and start is not None:
         hour, minute = start.hour, start.minute if times.minute is None else times.minute

@@ -247,8 +247,8 @@ class Scheduler:
             hour: For DAILY, WEEKLY and MONTHLY, in the zone of the scheduler.
             minute: The same; 0 if an hour is given.
             day_of_week: For WEEKLY: `"mon"`, `"mon,thu"`, `"mon-fri"`, or numbers from 0 for Monday.
-            day: For MONTHLY: 1 to 31, or `"last"` (from pg_cron 1.6 on).
-            interval: For INTERVAL: a timedelta or seconds; below a minute from pg_cron 1.5 on.
+            day: For MONTHLY: 1 to 31, `"last"`, or a weekday such as `"second tue"` and `"last fri"`.
+            interval: For INTERVAL: whole minutes, or 1 to 59 seconds from pg_cron 1.5 on.
             cron_expression: For CRON: in pg_cron's grammar, in the zone of the scheduler.
             job_type: What it is, for people.
             **kwargs: What the function is called with, as JSON can hold it.

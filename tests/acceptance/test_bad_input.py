@@ -81,7 +81,7 @@ def test_bad_spec_files_stop_every_command(cli: Cli, command: tuple[str, ...]) -
 def test_all_problems_at_once(cli: Cli) -> None:
     """Problems of all files are reported together, each with its own place."""
     write(cli, "jobs:\n  a: {schedule: nope, sql: x}\n  b: {schedule: '* * * * *'}\n")
-    (cli.directory / "jobs.d" / "other.yml").write_text("jobs:\n  c: {every: 7m, sql: x}\n")
+    (cli.directory / "jobs.d" / "other.yml").write_text("jobs:\n  c: {every: 90s, sql: x}\n")
     result = cli("validate")
     check(result, 1, "jobs.d/other.yml:2:", "jobs.d/shop.yaml:2:", "jobs.d/shop.yaml:3:", "3 problems")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -235,20 +236,20 @@ def test_once_is_a_one_time_job(site: Site, scheduler: Scheduler) -> None:
         scheduler.schedule_recurring(report, TriggerType.ONCE, "task")
 
 
-def test_a_zone_that_pg_cron_does_not_read_is_refused(site: Site) -> None:
-    """At another hour than was meant nothing is ever run; an interval has no zone."""
+def test_any_zone_is_right(site: Site) -> None:
+    """Also one that pg_cron does not read times in; an interval has no zone."""
     oslo = Scheduler(site.dsn, timezone="Europe/Oslo")
-    for times in (
-        {"hour": 8},
-        {"trigger_type": TriggerType.CRON, "hour": None, "cron_expression": "0 8 * * *"},
-    ):
-        with pytest.raises(
-            InvalidInputError, match="its times are in Europe/Oslo, but pg_cron here reads times in GMT"
-        ):
-            daily(oslo, **times)
-    assert oslo.get_job("daily_report") is None
+    by_expression = {"trigger_type": TriggerType.CRON, "hour": None, "cron_expression": "0 8 * * *"}
+    for job_id, times in (("at_eight", {"hour": 8}), ("by_expression", by_expression)):
+        made = daily(oslo, job_id=job_id, **times)
+        assert made.next_run is not None
+        assert made.next_run.astimezone(ZoneInfo("Europe/Oslo")).hour == 8
+        assert site.entry(job_id)["schedule"] == "0 6,7 * * *"
     oslo.schedule_recurring(report, TriggerType.INTERVAL, "often", interval=60)
     assert site.entry("often")["schedule"] == "* * * * *"
+    if site.database.server.pg_cron >= (1, 5, 0):
+        daily(oslo, job_id="seconds", **by_expression | {"cron_expression": "30 seconds"})
+        assert site.entry("seconds")["schedule"] == "30 seconds"
 
 
 def test_the_zone_of_pg_cron_may_be_another(site: Site) -> None:
@@ -259,8 +260,9 @@ def test_the_zone_of_pg_cron_may_be_another(site: Site) -> None:
     made = daily(Scheduler(site.dsn, timezone="Europe/Oslo"))
     assert made.next_run is not None
     assert made.next_run.astimezone(UTC).hour in {6, 7}
-    with pytest.raises(InvalidInputError, match="in UTC, but pg_cron here reads times in Europe/Oslo"):
-        daily(Scheduler(site.dsn))
+    there = daily(Scheduler(site.dsn), job_id="in_utc")
+    assert there.next_run is not None
+    assert there.next_run.astimezone(UTC).hour == 8
 
 
 @pytest.mark.parametrize(
@@ -274,7 +276,7 @@ def test_the_zone_of_pg_cron_may_be_another(site: Site) -> None:
         ({"hours": 3}, "for it: got an unexpected keyword argument 'hours'"),
         ({"func": lambda: 1}, "is a lambda"),
         ({"kind": {1}}, "JSON cannot hold"),
-        ({"trigger_type": TriggerType.INTERVAL, "hour": None, "interval": 420}, "every 7m does not divide"),
+        ({"trigger_type": TriggerType.INTERVAL, "hour": None, "interval": 90}, "whole minutes"),
         ({"trigger_type": TriggerType.CRON, "hour": None, "cron_expression": "0 8 *"}, "the schedule '0 8 "),
     ],
 )  # fmt: skip
