@@ -15,12 +15,12 @@ from zoneinfo import ZoneInfo
 from croniter import croniter
 
 from benchmarks.measure import Comparison, compare
-from reconciler.core import clock_pairs, clocks, cron_fields, local_rules
-from reconciler.core.dialects import dialect_for
-from reconciler.core.local_rules import parse_rule
-from reconciler.core.occurrences import clock_of, find_runs
-from reconciler.core.timings import Timing
-from reconciler.core.triggers import compile_timing
+from reconciler.core.times import clock_pairs, clocks, cron_fields, local_rules
+from reconciler.core.times.dialects import dialect_for
+from reconciler.core.times.local_rules import parse_rule
+from reconciler.core.times.occurrences import clock_of, find_runs
+from reconciler.core.times.timings import Timing
+from reconciler.core.times.triggers import compile_timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

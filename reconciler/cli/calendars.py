@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from reconciler.cli.render_heat import Calendar
     from reconciler.core.specs import Spec
     from reconciler.core.state import ObservedState
-    from reconciler.core.timetable import Scheduled
+    from reconciler.core.times.timetable import Scheduled
 
 _WORDS = {"today": timedelta(0), "tomorrow": timedelta(days=1)}
 _BUSIEST = 5
@@ -136,15 +136,15 @@ def _make_calendar(
     only: tuple[str, ...],
 ) -> Calendar:
     from reconciler.cli.render_heat import Calendar
-    from reconciler.core.heat import find_busiest, find_days, make_heat, make_load
-    from reconciler.core.herds import (
+    from reconciler.core.times.heat import find_busiest, find_days, make_heat, make_load
+    from reconciler.core.times.herds import (
         find_capacity,
         find_crowded,
         find_herds,
         list_spreadable,
         make_herd_load,
     )
-    from reconciler.core.minutes import make_stretch
+    from reconciler.core.times.minutes import make_stretch
 
     specs = session.load_specs()
     facts = None if observed is None else observed.facts
@@ -182,7 +182,7 @@ def _make_calendar(
 
 
 def _check_zone(zone: str, where: str) -> str:
-    from reconciler.core.occurrences import clock_of
+    from reconciler.core.times.occurrences import clock_of
 
     try:
         clock_of(zone)
@@ -197,8 +197,8 @@ def _find_first(first: date | timedelta | None, zone: str) -> date:
     """Give the first day that is shown; words are meant by the clocks that are shown."""
     if isinstance(first, date):
         return first
-    from reconciler.core.clocks import find_zone
-    from reconciler.core.occurrences import UTC_NAMES
+    from reconciler.core.times.clocks import find_zone
+    from reconciler.core.times.occurrences import UTC_NAMES
 
     now = datetime.now(UTC if zone in UTC_NAMES else find_zone(zone))
     return now.date() + (first or timedelta(0))
@@ -207,8 +207,8 @@ def _find_first(first: date | timedelta | None, zone: str) -> date:
 def _list_scheduled(
     session: Session, specs: tuple[Spec, ...], observed: ObservedState | None, server_zone: str
 ) -> tuple[Scheduled, ...]:
-    from reconciler.core.dialects import ANY_DIALECT, dialect_for
-    from reconciler.core.timetable import make_timetable
+    from reconciler.core.times.dialects import ANY_DIALECT, dialect_for
+    from reconciler.core.times.timetable import make_timetable
 
     if observed is not None:
         dialect = observed.facts.dialect
@@ -254,7 +254,7 @@ def _write_svg(path: Path, made: Calendar) -> None:
 
 
 def _to_json(made: Calendar) -> dict[str, Any]:
-    from reconciler.core.herds import render_spreads
+    from reconciler.core.times.herds import render_spreads
 
     heat = made.heat
     return {

@@ -54,7 +54,7 @@ def doctor(config_path: Path | None, target_name: str | None, dsn: str | None) -
 
 
 def _describe(facts: Facts) -> str:
-    from reconciler.core.dialects import format_version
+    from reconciler.core.times.dialects import format_version
 
     mode = {True: "background workers", False: "connections", None: "unknown"}[facts.background_workers]
     launcher = {True: "running", False: "not running", None: "cannot be seen"}[facts.launcher_running]

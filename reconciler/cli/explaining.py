@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from reconciler.cli.session import Session
-    from reconciler.core.explanations import Explanation, Server
     from reconciler.core.specs import JobSpec, WorkerSpec
     from reconciler.core.state import ObservedState
+    from reconciler.core.times.explanations import Explanation, Server
     from reconciler.errors import ConfigError
 
 _COLUMNS = range(5, 8)
@@ -111,9 +111,9 @@ def _prepare(
     version: tuple[int, int, int] | None,
 ) -> _Ground:
     """Load what is needed for these texts, and no more."""
-    from reconciler.core.dialects import ANY_DIALECT, dialect_for
-    from reconciler.core.explanations import Server
     from reconciler.core.specs import JobSpec, WorkerSpec
+    from reconciler.core.times.dialects import ANY_DIALECT, dialect_for
+    from reconciler.core.times.explanations import Server
     from reconciler.errors import ConfigError
 
     asks = bool(target_name or dsn) and version is None
@@ -138,7 +138,7 @@ def _prepare(
 
 
 def _explain(text: str, ground: _Ground, *, zone: str, after: datetime, count: int) -> Explanation:
-    from reconciler.core.explanations import explain_schedule, explain_spec
+    from reconciler.core.times.explanations import explain_schedule, explain_spec
 
     spec = ground.specs.get(text)
     if spec is not None:
@@ -147,7 +147,7 @@ def _explain(text: str, ground: _Ground, *, zone: str, after: datetime, count: i
         raise _refuse(text, ground)
     found = explain_schedule(text, ground.server, zone=zone, after=after, count=count)
     if found.problem:
-        from reconciler.core.foreign_cron import read_foreign
+        from reconciler.core.times.foreign_cron import read_foreign
 
         found = replace(found, elsewhere=read_foreign(text, after=after, count=min(count, 3)))
     return found

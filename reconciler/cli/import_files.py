@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from reconciler.cli.session import Session
-    from reconciler.core.import_results import ImportedFiles
+    from reconciler.core.imports.results import ImportedFiles
 
 _TOKENS: Final = (
     "The tokens are not here. reconciler.yaml has to name each of them below secrets, and where it is kept:"
@@ -44,7 +44,7 @@ def import_script_files(
     Returns:
         The exit code.
     """
-    from reconciler.core.import_sql import import_scripts
+    from reconciler.core.imports.scripts import import_scripts
     from reconciler.loader.sql_texts import find_sql_fault
 
     files, undoing = find_scripts(paths, by_name=by_name)
@@ -86,7 +86,7 @@ def import_crontab_file(
     Returns:
         The exit code.
     """
-    from reconciler.core.import_crontab import import_crontab
+    from reconciler.core.imports.crontabs import import_crontab
     from reconciler.loader.sql_texts import find_sql_fault
 
     def read_file(name: str) -> str | None:

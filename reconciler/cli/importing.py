@@ -114,7 +114,7 @@ def _check_usage(
 
 def _import_entries(session: Session, output: Path | None) -> int:
     """Import what is in the database."""
-    from reconciler.core.importing import import_entries
+    from reconciler.core.imports.entries import import_entries
     from reconciler.database.observe import observe, require_pg_cron
 
     with session.connect() as conn:
@@ -128,7 +128,7 @@ def _import_entries(session: Session, output: Path | None) -> int:
     if not imported.jobs and not imported.workers:
         click.echo("Nothing to import.", err=True)
         return exits.DONE
-    from reconciler.core.import_results import suggest_variable
+    from reconciler.core.imports.results import suggest_variable
 
     secrets = {name: suggest_variable(name.removeprefix("worker.")) for name in imported.secrets}
     where = f"{observed.facts.database}, role {observed.facts.role}; mode direct keeps each command as it was"

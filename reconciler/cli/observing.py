@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from reconciler.cli.session import Session
-    from reconciler.core.explanations import Server
     from reconciler.core.specs import Spec
     from reconciler.core.state import ObservedState
+    from reconciler.core.times.explanations import Server
 
 
 def observe_server(session: Session, specs: Iterable[Spec]) -> tuple[Server, ObservedState]:
@@ -28,9 +28,9 @@ def observe_server(session: Session, specs: Iterable[Spec]) -> tuple[Server, Obs
     Raises:
         ReconcilerError: There is no connection, or no pg_cron.
     """
-    from reconciler.core.clocks import make_clock
-    from reconciler.core.explanations import Server
-    from reconciler.core.occurrences import clock_of
+    from reconciler.core.times.clocks import make_clock
+    from reconciler.core.times.explanations import Server
+    from reconciler.core.times.occurrences import clock_of
     from reconciler.database.observe import observe, require_pg_cron
     from reconciler.errors import ConfigError
 

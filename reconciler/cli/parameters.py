@@ -86,7 +86,7 @@ def read_version(value: str) -> tuple[int, int, int]:
     Raises:
         click.BadParameter: It is none; the message says how one is written.
     """
-    from reconciler.core.dialects import parse_version
+    from reconciler.core.times.dialects import parse_version
 
     try:
         return parse_version(value)

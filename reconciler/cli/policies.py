@@ -74,7 +74,7 @@ def check(
     is the plan's own unless it is named. Exits with 4 where an apply would be refused.
     """
     from reconciler.core.change_policies import judge_changes
-    from reconciler.core.words import describe_instant
+    from reconciler.core.times.words import describe_instant
 
     config, target = ctx.obj
     target_in_plan, changes = _read_plan(file)
@@ -156,7 +156,7 @@ def _describe_limits(*limits: Any) -> Iterator[str]:
 
 
 def _describe_changes(policy: ChangePolicy) -> str:
-    from reconciler.core.words import describe_window
+    from reconciler.core.times.words import describe_window
 
     when = "always" if policy.window is None else f"{describe_window(policy.window)} {policy.timezone}"
     return f"forbid to {' or '.join(policy.verbs)} {_describe_match(policy.match)} {when}"
@@ -172,7 +172,7 @@ def _describe_match(match: Match) -> str:
 
 
 def _describe_windows(windows: ChangeWindows) -> Iterator[str]:
-    from reconciler.core.words import describe_window
+    from reconciler.core.times.words import describe_window
 
     for window in windows.allow:
         yield f"apply is open {describe_window(window)} {windows.timezone}"

@@ -9,16 +9,16 @@ import click
 
 from reconciler.cli.render_text import clean
 from reconciler.cli.times import render_local
-from reconciler.core.heat import find_level, find_levels
-from reconciler.core.herd_times import DAYS
-from reconciler.core.herds import render_spreads
+from reconciler.core.times.heat import find_level, find_levels
+from reconciler.core.times.herd_times import DAYS
+from reconciler.core.times.herds import render_spreads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from reconciler.core.heat import Busy, Cell, Heat, Load
-    from reconciler.core.herds import Capacity, Herd
     from reconciler.core.specs import Place
+    from reconciler.core.times.heat import Busy, Cell, Heat, Load
+    from reconciler.core.times.herds import Capacity, Herd
 
 _BLOCKS: Final = "·░▒▓█"
 _LETTERS: Final = ".:+*#"

@@ -14,13 +14,13 @@ from reconciler.cli.render_heat import (
     render_columns,
     render_title,
 )
-from reconciler.core.heat import find_level, find_levels
+from reconciler.core.times.heat import find_level, find_levels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from reconciler.cli.render_heat import Calendar
-    from reconciler.core.heat import Cell, Row
+    from reconciler.core.times.heat import Cell, Row
 
 _LEVELS: Final = 4
 _LEFT: Final = 64

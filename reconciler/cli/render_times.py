@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from reconciler.core.explanations import ClockChange, Explanation, Server, Starts
-    from reconciler.core.foreign_cron import ForeignReading
     from reconciler.core.state import ObservedState
+    from reconciler.core.times.explanations import ClockChange, Explanation, Server, Starts
+    from reconciler.core.times.foreign_cron import ForeignReading
 
 _WIDTH = 11
 _MANY = 6
@@ -152,7 +152,7 @@ def _list_elsewhere(reading: ForeignReading) -> Iterator[tuple[str, str]]:
     if reading.remark:
         yield "elsewhere", reading.remark
     if reading.is_proven:
-        from reconciler.core.foreign_cron import TRIED
+        from reconciler.core.times.foreign_cron import TRIED
 
         yield "here", f"{render_spec(reading.declared)}  (the same next {TRIED} runs)"
     elif reading.declared:
@@ -215,7 +215,7 @@ def _describe_change(change: ClockChange, zone: str) -> str:
 
 
 def _read_local(run: datetime, zone: str) -> datetime:
-    from reconciler.core.clocks import find_zone
+    from reconciler.core.times.clocks import find_zone
 
     try:
         return run.astimezone(find_zone(zone))

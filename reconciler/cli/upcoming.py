@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from reconciler.cli.session import Session
     from reconciler.core.specs import Spec
-    from reconciler.core.timetable import Scheduled
-    from reconciler.core.upcoming import Idle, Upcoming
+    from reconciler.core.times.timetable import Scheduled
+    from reconciler.core.times.upcoming import Idle, Upcoming
 
 _DAY = timedelta(days=1)
 _FAR = timedelta(days=3660)
@@ -64,7 +64,7 @@ def next_(
     did, as the database has them. What comes every five minutes or oftener is summed up, unless it is named.
     """
     from reconciler.core.names import OWN_PREFIX
-    from reconciler.core.upcoming import find_upcoming
+    from reconciler.core.times.upcoming import find_upcoming
 
     session = open_session(config_path, target_name, "" if offline else dsn)
     specs = session.load_specs()
@@ -100,8 +100,8 @@ def _tabulate(
     session: Session, specs: Collection[Spec], *, offline: bool
 ) -> tuple[tuple[Scheduled, ...], str]:
     """Make the timetable, and say in which zone pg_cron reads schedules."""
-    from reconciler.core.dialects import ANY_DIALECT, dialect_for
-    from reconciler.core.timetable import make_timetable
+    from reconciler.core.times.dialects import ANY_DIALECT, dialect_for
+    from reconciler.core.times.timetable import make_timetable
 
     observed, zone = None, "GMT"
     version = session.target.pg_cron
@@ -143,8 +143,8 @@ def _refuse_unknown(names: tuple[str, ...], known: Collection[str]) -> None:
 
 def _read_end(text: str, now: datetime, zone: str) -> datetime:
     """Read until when: an instant, a local time or date, or a duration from now on."""
-    from reconciler.core.clocks import find_zone
     from reconciler.core.durations import parse_duration
+    from reconciler.core.times.clocks import find_zone
     from reconciler.loader.instants import read_moment
 
     try:
@@ -168,8 +168,8 @@ def _render(found: Upcoming, end: datetime, followers: dict[str, str]) -> Iterat
     from reconciler.cli.render_times import render_when
     from reconciler.cli.tables import render_table
     from reconciler.cli.times import render_instant
-    from reconciler.core.upcoming import COUNTED
-    from reconciler.core.words import describe_timing
+    from reconciler.core.times.upcoming import COUNTED
+    from reconciler.core.times.words import describe_timing
 
     if found.runs:
         rows = [
@@ -215,7 +215,7 @@ def _list_objects(found: Upcoming) -> Iterator[dict[str, Any]]:
 
 
 def _to_json(each: Scheduled, state: str, at: datetime | None) -> dict[str, Any]:
-    from reconciler.core.words import describe_timing
+    from reconciler.core.times.words import describe_timing
 
     return {
         "name": each.name,

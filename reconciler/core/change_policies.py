@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from reconciler.core.change_windows import find_closure, find_window_end
 from reconciler.core.changes import Change, Obstacle, Snapshot
-from reconciler.core.clocks import find_zone
 from reconciler.core.names import OWN_PREFIX
 from reconciler.core.policies import describe_policy
 from reconciler.core.state import Notice
-from reconciler.core.words import describe_instant, describe_window
+from reconciler.core.times.clocks import find_zone
+from reconciler.core.times.words import describe_instant, describe_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,21 +10,21 @@ from functools import lru_cache
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
-from reconciler.core.clocks import find_zone
 from reconciler.core.declared_times import read_timing
-from reconciler.core.occurrences import UTC_NAMES, find_runs, find_runs_between
-from reconciler.core.run_rates import count_per_day, means_same
 from reconciler.core.steps import make_steps
-from reconciler.core.timings import make_entry_timing
-from reconciler.core.words import describe_timing
+from reconciler.core.times.clocks import find_zone
+from reconciler.core.times.occurrences import UTC_NAMES, find_runs, find_runs_between
+from reconciler.core.times.run_rates import count_per_day, means_same
+from reconciler.core.times.timings import make_entry_timing
+from reconciler.core.times.words import describe_timing
 
 if TYPE_CHECKING:
     from reconciler.core.changes import Change, Snapshot
     from reconciler.core.facts import Facts
-    from reconciler.core.local_rules import LocalRule
     from reconciler.core.specs import Kind
     from reconciler.core.state import Running
-    from reconciler.core.timings import Timing
+    from reconciler.core.times.local_rules import LocalRule
+    from reconciler.core.times.timings import Timing
 
 _NEXT: Final = 3
 _AROUND: Final = 25

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final
 
-from reconciler.core.blackouts import NEVER, find_blackout_end
-from reconciler.core.clocks import find_zone, read_clock, to_instant, to_seconds
-from reconciler.core.words import describe_instant, describe_window
+from reconciler.core.times.blackouts import NEVER, find_blackout_end
+from reconciler.core.times.clocks import find_zone, read_clock, to_instant, to_seconds
+from reconciler.core.times.words import describe_instant, describe_window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

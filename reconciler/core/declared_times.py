@@ -12,8 +12,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from reconciler.core.durations import parse_duration
-from reconciler.core.month_days import DAY_NAMES, read_month_day
-from reconciler.core.occurrences import UTC_NAMES
 from reconciler.core.specs import (
     Blackout,
     Daily,
@@ -28,13 +26,15 @@ from reconciler.core.specs import (
     Trigger,
     Weekly,
 )
-from reconciler.core.timings import divides_evenly, make_entry_timing, make_timing
+from reconciler.core.times.month_days import DAY_NAMES, read_month_day
+from reconciler.core.times.occurrences import UTC_NAMES
+from reconciler.core.times.timings import divides_evenly, make_entry_timing, make_timing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from reconciler.core.specs import Kind
-    from reconciler.core.timings import Timing
+    from reconciler.core.times.timings import Timing
 
 DAYS: Final = tuple(name[:3] for name in DAY_NAMES)
 """Days of the week as documents spell them, in the order of pg_cron's numbers."""

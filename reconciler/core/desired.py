@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from reconciler.core.clocks import to_seconds
-from reconciler.core.occurrences import clock_of
 from reconciler.core.runtime_jobs import RUNNER, Neighbours, is_foreign, make_runtime_specs, render_call
 from reconciler.core.schedules import find_problem
 from reconciler.core.specs import (
@@ -26,17 +24,19 @@ from reconciler.core.specs import (
     order_specs,
 )
 from reconciler.core.state import DesiredResource, DesiredState, Entry, Notice
-from reconciler.core.timings import make_timing
-from reconciler.core.triggers import compile_timing
+from reconciler.core.times.clocks import to_seconds
+from reconciler.core.times.occurrences import clock_of
+from reconciler.core.times.timings import make_timing
+from reconciler.core.times.triggers import compile_timing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from reconciler.core.clocks import Clock
     from reconciler.core.config import Target
     from reconciler.core.facts import Facts
     from reconciler.core.schedules import Dialect
     from reconciler.core.specs import Place
+    from reconciler.core.times.clocks import Clock
 
 HOLDS = {
     "http": "requests are sent from the database, and this one has neither of the extensions http and "

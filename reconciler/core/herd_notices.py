@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from reconciler.core.clocks import find_zone
 from reconciler.core.declared_times import read_timing
-from reconciler.core.herds import find_capacity, find_herds, make_herd_load
 from reconciler.core.names import OWN_PREFIX
-from reconciler.core.occurrences import UTC_NAMES
 from reconciler.core.state import Notice
-from reconciler.core.timetable import Scheduled, make_timetable
+from reconciler.core.times.clocks import find_zone
+from reconciler.core.times.herds import find_capacity, find_herds, make_herd_load
+from reconciler.core.times.occurrences import UTC_NAMES
+from reconciler.core.times.timetable import Scheduled, make_timetable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from reconciler.core.dialects import format_version
 from reconciler.core.schedules import find_problem
+from reconciler.core.times.dialects import format_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

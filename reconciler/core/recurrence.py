@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from reconciler.core.cron_fields import INTERVAL, START_WORDS
 from reconciler.core.durations import find_interval_fault, render_duration
-from reconciler.core.month_days import read_month_day, render_month_day
 from reconciler.core.scheduler_jobs import TriggerType
+from reconciler.core.times.cron_fields import INTERVAL, START_WORDS
+from reconciler.core.times.month_days import read_month_day, render_month_day
 from reconciler.errors import InvalidInputError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from reconciler.core.canonical import digest, render_canonical
 from reconciler.core.config import Runtime
 from reconciler.core.names import NAME_LIMIT, OWN_PREFIX, is_name
 from reconciler.core.specs import JobSpec, Place, QueueSpec, Schedule, SqlBody, WorkerSpec
-from reconciler.core.triggers import compile_every
+from reconciler.core.times.triggers import compile_every
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

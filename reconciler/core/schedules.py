@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reconciler.core.clocks import find_zone
-from reconciler.core.cron_fields import is_sound
-from reconciler.core.cron_grammar import accepts
-from reconciler.core.dialects import ANY_DIALECT, Dialect, dialect_for, parse_version
-from reconciler.core.occurrences import find_runs
-from reconciler.core.schedule_faults import ScheduleProblem, diagnose
-from reconciler.core.timings import make_entry_timing
+from reconciler.core.times.clocks import find_zone
+from reconciler.core.times.cron_fields import is_sound
+from reconciler.core.times.cron_grammar import accepts
+from reconciler.core.times.dialects import ANY_DIALECT, Dialect, dialect_for, parse_version
+from reconciler.core.times.occurrences import find_runs
+from reconciler.core.times.schedule_faults import ScheduleProblem, diagnose
+from reconciler.core.times.timings import make_entry_timing
 
 if TYPE_CHECKING:
     from datetime import datetime

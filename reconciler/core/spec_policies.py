@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from reconciler.core.durations import parse_duration, render_duration
-from reconciler.core.hourly_runs import find_crowd
 from reconciler.core.policies import SpecPolicy, describe_policy, fits_any, fits_url
 from reconciler.core.specs import (
     WORKER_PATIENCE,
@@ -20,7 +19,8 @@ from reconciler.core.specs import (
     WorkerSpec,
 )
 from reconciler.core.state import Notice
-from reconciler.core.timings import Timing, make_timing
+from reconciler.core.times.hourly_runs import find_crowd
+from reconciler.core.times.timings import Timing, make_timing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -9,10 +9,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from reconciler.core.changes import Obstacle
-from reconciler.core.clocks import make_clock, read_clock, to_seconds
 from reconciler.core.declared_times import read_instant, read_timing
-from reconciler.core.occurrences import find_runs
 from reconciler.core.state import Notice
+from reconciler.core.times.clocks import make_clock, read_clock, to_seconds
+from reconciler.core.times.occurrences import find_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from reconciler.core.changes import Change
     from reconciler.core.state import DesiredResource, DesiredState, ObservedState
-    from reconciler.core.timings import Timing
+    from reconciler.core.times.timings import Timing
 
 # The server tells of twelve; the last year may be one that only one of the two has read.
 _HORIZON: Final = timedelta(days=11 * 365)

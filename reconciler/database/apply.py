@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from reconciler.collector import paused_collector
 from reconciler.core.change_policies import judge_changes
-from reconciler.core.clocks import make_clock
 from reconciler.core.desired import SpecProblem, make_desired
 from reconciler.core.history import put_back_entries
 from reconciler.core.plan import Fingerprints, Plan, find_refusal, make_fingerprints, make_plan
@@ -22,6 +21,7 @@ from reconciler.core.secret_needs import find_missing_secrets
 from reconciler.core.spec_policies import find_forbidden_roles, find_warnings
 from reconciler.core.specs import JobSpec
 from reconciler.core.steps import Steps, make_steps
+from reconciler.core.times.clocks import make_clock
 from reconciler.errors import DatabaseError, RefusedError, RightsError, StalePlanError
 
 from .migrate import apply_migrations, find_pending, take_apply_lock

@@ -26,7 +26,7 @@ from reconciler.core.specs import (
     WorkerSpec,
     needs_runtime,
 )
-from reconciler.core.triggers import compile_every
+from reconciler.core.times.triggers import compile_every
 from reconciler.loader.canonical_values import OMIT, RULES, UnreadableError
 from reconciler.loader.job_times import (
     find_idle_zone,

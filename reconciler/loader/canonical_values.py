@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from reconciler.core.declared_times import DAYS
 from reconciler.core.durations import find_interval_fault, parse_duration, parse_rate, render_duration
-from reconciler.core.month_days import read_month_day, render_month_day
+from reconciler.core.times.month_days import read_month_day, render_month_day
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from reconciler.core.config import Config, Policy, Runtime, Secret, Target
-from reconciler.core.dialects import parse_version
 from reconciler.core.durations import find_interval_fault, parse_duration
 from reconciler.core.names import SQL_OWNER, find_nearest
+from reconciler.core.times.dialects import parse_version
 from reconciler.errors import ConfigError, InvalidInputError
 from reconciler.loader.policies import find_policy_faults, make_governance
 from reconciler.loader.problems import Problem, render_problems

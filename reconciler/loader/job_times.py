@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo, available_timezones
 
-from reconciler.core.cron_fields import INTERVAL, START_WORDS
 from reconciler.core.durations import parse_duration
 from reconciler.core.names import find_nearest
+from reconciler.core.times.cron_fields import INTERVAL, START_WORDS
 from reconciler.loader.blackout_windows import canonical_windows
 from reconciler.loader.instants import is_local, read_moment, render_instant
 

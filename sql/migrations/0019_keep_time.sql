@@ -1,5 +1,5 @@
 -- When a job is due as people mean it: in local time whatever the clocks do, inside its window, outside of its
--- blackouts. reconciler.core.occurrences has the same rules.
+-- blackouts. reconciler.core.times.occurrences has the same rules.
 --
 -- pg_cron's own reading (next_fire) takes a local time that comes twice both times, and a skipped one never. Here that
 -- is a choice. ambiguous: the first, the last or both. nonexistent: next, once at the first moment after what the

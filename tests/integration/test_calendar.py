@@ -17,11 +17,11 @@ from click.testing import CliRunner
 from reconciler.cli.calendars import calendar as command
 from reconciler.cli.render_heat import Calendar, name_some, pick_step, render_calendar
 from reconciler.cli.render_svg import render_svg
-from reconciler.core.heat import find_busiest, find_days, make_heat, make_load
-from reconciler.core.herds import Capacity, find_crowded, find_herds, make_herd_load
-from reconciler.core.minutes import make_stretch
-from reconciler.core.timetable import Scheduled
-from reconciler.core.timings import make_entry_timing
+from reconciler.core.times.heat import find_busiest, find_days, make_heat, make_load
+from reconciler.core.times.herds import Capacity, find_crowded, find_herds, make_herd_load
+from reconciler.core.times.minutes import make_stretch
+from reconciler.core.times.timetable import Scheduled
+from reconciler.core.times.timings import make_entry_timing
 from tests.core_builders import PLACE
 from tests.declared import Site, job
 

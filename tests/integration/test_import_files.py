@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.cli.main import main
-from reconciler.core.sql_replay import Replay
-from reconciler.core.sql_tokens import read_tokens
+from reconciler.core.imports.sql_replay import Replay
+from reconciler.core.imports.sql_tokens import read_tokens
 from tests.canary import CANARY
 from tests.servers import LIBPQ_KINDS
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.core.importing import Imported, import_entries
+from reconciler.core.imports.entries import Imported, import_entries
 from reconciler.database.connect import connect
 from reconciler.database.observe import observe
 from tests.declared import Site, job

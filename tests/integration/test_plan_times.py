@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 
 from reconciler.cli import render_json, render_markdown, render_text
-from reconciler.core.run_rates import count_per_day
-from reconciler.core.timings import make_entry_timing
+from reconciler.core.times.run_rates import count_per_day
+from reconciler.core.times.timings import make_entry_timing
 from reconciler.errors import RefusedError
 from reconciler.resources import read_resource
 from tests.declared import Site, job, once, worker

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from reconciler.core.importing import Imported, import_entries
+from reconciler.core.imports.entries import Imported, import_entries
 from reconciler.database.connect import connect
 from reconciler.database.observe import observe
 from reconciler.errors import RefusedError

@@ -12,18 +12,18 @@ import pytest
 
 from reconciler.cli.main import main
 from reconciler.cli.session import open_session
-from reconciler.core.clocks import find_zone
 from reconciler.core.durations import parse_duration
-from reconciler.core.occurrences import find_runs
-from reconciler.core.timings import find_shift, make_timing
-from reconciler.core.words import describe_timing
+from reconciler.core.times.clocks import find_zone
+from reconciler.core.times.occurrences import find_runs
+from reconciler.core.times.timings import find_shift, make_timing
+from reconciler.core.times.words import describe_timing
 from reconciler.database.connect import connect
 from reconciler.database.migrate import migrate_target
 from tests.declared import Site
 
 if TYPE_CHECKING:
     from reconciler.core.specs import JobSpec
-    from reconciler.core.timings import Timing
+    from reconciler.core.times.timings import Timing
     from tests.servers import Database
 
 ROOT = Path(__file__).parents[2]

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core.local_rules import render_rule
-from reconciler.core.occurrences import find_runs
-from reconciler.core.timings import make_timing
+from reconciler.core.times.local_rules import render_rule
+from reconciler.core.times.occurrences import find_runs
+from reconciler.core.times.timings import make_timing
 from tests.declared import NEVER, Site
 from tests.fires import BESIDE_A_DATABASE, NEW_YEAR, ZONES, connect_with_schema
 from tests.timed import (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 import pytest
 
-from reconciler.core.clocks import make_clock, read_clock, to_seconds
+from reconciler.core.times.clocks import make_clock, read_clock, to_seconds
 from reconciler.database.connect import connect
 from reconciler.database.observe import observe
 from reconciler.database.queries import load_queries

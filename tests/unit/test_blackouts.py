@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.core.blackouts import NEVER, find_blackout_end
 from reconciler.core.specs import Blackout
+from reconciler.core.times.blackouts import NEVER, find_blackout_end
 
 _UNHURRIED = settings(deadline=None, database=None)
 _MINUTE = timedelta(minutes=1)

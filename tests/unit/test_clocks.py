@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 
-from reconciler.core.clocks import (
+from reconciler.core.times.clocks import (
     UTC_CLOCK,
     Clock,
     find_zone,

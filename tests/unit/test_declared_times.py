@@ -8,15 +8,15 @@ import pytest
 from reconciler.core.canonical import render_canonical
 from reconciler.core.config import Config, Target
 from reconciler.core.declared_times import make_blackouts, read_instant, read_timing
-from reconciler.core.local_rules import parse_rule
 from reconciler.core.specs import Blackout, JobSpec
-from reconciler.core.timings import find_shift, make_entry_timing, make_timing
+from reconciler.core.times.local_rules import parse_rule
+from reconciler.core.times.timings import find_shift, make_entry_timing, make_timing
 from reconciler.loader.specs import load_specs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from reconciler.core.timings import Timing
+    from reconciler.core.times.timings import Timing
 
 _ENTRY = "7 3 * * *"
 

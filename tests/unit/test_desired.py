@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reconciler.core.clocks import Clock
 from reconciler.core.config import Runtime, Target
 from reconciler.core.desired import HOLDS, make_desired
 from reconciler.core.names import is_name
@@ -28,6 +27,7 @@ from reconciler.core.specs import (
     Succeeded,
     WorkerSpec,
 )
+from reconciler.core.times.clocks import Clock
 from tests.core_builders import PLACE, SETTINGS, make_entry, make_facts, make_job, make_other
 
 if TYPE_CHECKING:

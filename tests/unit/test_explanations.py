@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reconciler.core.clocks import make_clock
-from reconciler.core.dialects import ANY_DIALECT, dialect_for
-from reconciler.core.explanations import (
+from reconciler.core.specs import Blackout, Daily, Every, Monthly, NthWeekday, Once, Schedule, Succeeded
+from reconciler.core.times.clocks import make_clock
+from reconciler.core.times.dialects import ANY_DIALECT, dialect_for
+from reconciler.core.times.explanations import (
     Server,
     count_starts,
     describe_versions,
@@ -16,14 +17,13 @@ from reconciler.core.explanations import (
     explain_spec,
     find_clock_changes,
 )
-from reconciler.core.local_rules import parse_rule
-from reconciler.core.specs import Blackout, Daily, Every, Monthly, NthWeekday, Once, Schedule, Succeeded
-from reconciler.core.timings import Timing, make_entry_timing
+from reconciler.core.times.local_rules import parse_rule
+from reconciler.core.times.timings import Timing, make_entry_timing
 from tests.core_builders import PLACE, make_job, make_other
 
 if TYPE_CHECKING:
-    from reconciler.core.explanations import Explanation
     from reconciler.core.specs import JobSpec, WorkerSpec
+    from reconciler.core.times.explanations import Explanation
 
 _OSLO = "Europe/Oslo"
 _NOW = datetime(2026, 11, 21, 10, tzinfo=UTC)

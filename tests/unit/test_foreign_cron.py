@@ -9,8 +9,8 @@ from hypothesis import given, settings
 
 from reconciler.core.canonical import render_canonical
 from reconciler.core.declared_times import read_timing
-from reconciler.core.foreign_cron import TRIED, ForeignReading, read_foreign
-from reconciler.core.occurrences import find_runs
+from reconciler.core.times.foreign_cron import TRIED, ForeignReading, read_foreign
+from reconciler.core.times.occurrences import find_runs
 from tests.schedule_texts import ANY_TEXTS
 
 _NOW = datetime(2026, 11, 21, 10, 0, 17, tzinfo=UTC)

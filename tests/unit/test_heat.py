@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.core.clocks import find_zone
-from reconciler.core.heat import Load, find_busiest, find_days, make_heat, make_load
-from reconciler.core.minutes import make_stretch
-from reconciler.core.occurrences import find_runs_between
 from reconciler.core.specs import Blackout
-from reconciler.core.timetable import Scheduled
-from reconciler.core.timings import Timing, find_shift, make_entry_timing
+from reconciler.core.times.clocks import find_zone
+from reconciler.core.times.heat import Load, find_busiest, find_days, make_heat, make_load
+from reconciler.core.times.minutes import make_stretch
+from reconciler.core.times.occurrences import find_runs_between
+from reconciler.core.times.timetable import Scheduled
+from reconciler.core.times.timings import Timing, find_shift, make_entry_timing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reconciler.core.heat import Heat
+    from reconciler.core.times.heat import Heat
 
 WEEKS = (date(2026, 3, 23), date(2026, 10, 20), date(2026, 4, 1), date(2026, 9, 4), date(2026, 11, 21))
 ZONES = ("GMT", "Europe/Oslo", "Australia/Lord_Howe", "America/Santiago")

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.core.heat import find_days
-from reconciler.core.herds import (
+from reconciler.core.specs import Blackout, Every, Once, Schedule, Succeeded
+from reconciler.core.times.heat import find_days
+from reconciler.core.times.herds import (
     SPREADS,
     Capacity,
     find_capacity,
@@ -22,17 +23,16 @@ from reconciler.core.herds import (
     make_herd_load,
     render_spreads,
 )
-from reconciler.core.occurrences import find_runs_between
-from reconciler.core.specs import Blackout, Every, Once, Schedule, Succeeded
-from reconciler.core.timetable import Scheduled
-from reconciler.core.timings import find_shift, make_entry_timing, make_timing
+from reconciler.core.times.occurrences import find_runs_between
+from reconciler.core.times.timetable import Scheduled
+from reconciler.core.times.timings import find_shift, make_entry_timing, make_timing
 from tests.core_builders import PLACE, SETTINGS, make_facts, make_job, make_other
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reconciler.core.herds import Herd
     from reconciler.core.specs import JobSpec
+    from reconciler.core.times.herds import Herd
 
 MONDAY = date(2026, 11, 23)
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reconciler.core.import_crontab import import_crontab
-from reconciler.core.shell_words import ShellError, split_words
+from reconciler.core.imports.crontabs import import_crontab
+from reconciler.core.imports.shell_words import ShellError, split_words
 from reconciler.loader.sql_texts import find_sql_fault
 from tests.canary import CANARY
 
 if TYPE_CHECKING:
-    from reconciler.core.import_results import ImportedFiles
+    from reconciler.core.imports.results import ImportedFiles
 
 FILES = {
     "/srv/tidy.sql": "DELETE FROM a;\nDELETE FROM b;\n",

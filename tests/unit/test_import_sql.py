@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reconciler.core.import_sql import import_scripts
+from reconciler.core.imports.scripts import import_scripts
 from reconciler.loader.sql_texts import find_sql_fault
 from tests.canary import CANARY
 
 if TYPE_CHECKING:
-    from reconciler.core.import_results import ImportedFiles
+    from reconciler.core.imports.results import ImportedFiles
 
 A = "SELECT cron.schedule('a', '0 3 * * *', 'SELECT 1');"
 B = "SELECT cron.schedule('b', '0 4 * * *', 'SELECT 2');"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.core.importing import import_entries
+from reconciler.core.imports.entries import import_entries
 from reconciler.core.state import Definition, Entry, ObservedState
 from tests.core_builders import make_facts, make_observed
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.core.cron_fields import WORDS
-from reconciler.core.local_rules import LocalRule, make_rule, parse_rule, render_rule, render_values
 from reconciler.core.schedules import ANY_DIALECT, find_problem
 from reconciler.core.specs import Daily, Monthly, NthWeekday, Trigger, Weekly
+from reconciler.core.times.cron_fields import WORDS
+from reconciler.core.times.local_rules import LocalRule, make_rule, parse_rule, render_rule, render_values
 from tests.schedule_texts import sound_text
 
 _UNHURRIED = settings(deadline=None, database=None)

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.core.clocks import read_clock, to_seconds
-from reconciler.core.local_rules import parse_rule
-from reconciler.core.minutes import MinuteFinder, Stretch, Tally, list_bits, list_segments, make_stretch
-from reconciler.core.occurrences import find_runs_between
 from reconciler.core.specs import Blackout
-from reconciler.core.timings import Timing
+from reconciler.core.times.clocks import read_clock, to_seconds
+from reconciler.core.times.local_rules import parse_rule
+from reconciler.core.times.minutes import MinuteFinder, Stretch, Tally, list_bits, list_segments, make_stretch
+from reconciler.core.times.occurrences import find_runs_between
+from reconciler.core.times.timings import Timing
 
 ZONES = ("GMT", "Europe/Oslo", "Australia/Lord_Howe", "America/Santiago", "Africa/Casablanca", "Asia/Gaza")
 RULES = (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.core.month_days import (
+from reconciler.core.specs import NthWeekday
+from reconciler.core.times.month_days import (
     DAY_NAMES,
     ORDINALS,
     MonthDay,
@@ -12,7 +13,6 @@ from reconciler.core.month_days import (
     read_month_day,
     render_month_day,
 )
-from reconciler.core.specs import NthWeekday
 
 _EACH: list[MonthDay] = [
     *range(1, 32),

@@ -15,17 +15,17 @@ from croniter import croniter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.core.clocks import UTC_CLOCK, Clock, read_clock, to_instant, to_seconds
-from reconciler.core.local_rules import parse_rule
-from reconciler.core.occurrences import (
+from reconciler.core.specs import Blackout
+from reconciler.core.times.clocks import UTC_CLOCK, Clock, read_clock, to_instant, to_seconds
+from reconciler.core.times.local_rules import parse_rule
+from reconciler.core.times.occurrences import (
     clock_of,
     find_previous_runs,
     find_runs,
     find_runs_between,
     iterate_runs,
 )
-from reconciler.core.specs import Blackout
-from reconciler.core.timings import Timing, make_entry_timing
+from reconciler.core.times.timings import Timing, make_entry_timing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,6 @@ from reconciler.core.change_policies import judge_changes
 from reconciler.core.change_windows import ChangeWindows, Freeze
 from reconciler.core.changes import ACTIONS, Action, Change, Obstacle, Snapshot
 from reconciler.core.declared_times import make_blackouts, make_trigger
-from reconciler.core.hourly_runs import find_crowd
 from reconciler.core.policies import ChangePolicy, Governance, Match, SpecPolicy, fits_text, fits_url
 from reconciler.core.spec_policies import SpecJudge, find_forbidden_roles, find_warnings
 from reconciler.core.specs import (
@@ -30,7 +29,8 @@ from reconciler.core.specs import (
     Succeeded,
     WorkerSpec,
 )
-from reconciler.core.timings import make_timing
+from reconciler.core.times.hourly_runs import find_crowd
+from reconciler.core.times.timings import make_timing
 from tests.core_builders import PLACE
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.local_rules import parse_rule
-from reconciler.core.occurrences import find_runs_between
-from reconciler.core.run_rates import count_per_day, means_same
 from reconciler.core.specs import Blackout
-from reconciler.core.timings import Timing
+from reconciler.core.times.local_rules import parse_rule
+from reconciler.core.times.occurrences import find_runs_between
+from reconciler.core.times.run_rates import count_per_day, means_same
+from reconciler.core.times.timings import Timing
 
 _NOW = datetime(2026, 11, 21, 9, tzinfo=UTC)  # a Saturday
 _EVENING = Blackout(start=20 * 60, end=8 * 60)

@@ -10,8 +10,6 @@ from croniter import CroniterError, croniter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.core.cron_fields import START_WORDS, WORDS, read_field, read_value, split_fields
-from reconciler.core.cron_grammar import FIELDS
 from reconciler.core.schedules import (
     ANY_DIALECT,
     Dialect,
@@ -21,6 +19,8 @@ from reconciler.core.schedules import (
     next_runs,
     parse_version,
 )
+from reconciler.core.times.cron_fields import START_WORDS, WORDS, read_field, read_value, split_fields
+from reconciler.core.times.cron_grammar import FIELDS
 from tests.schedule_texts import ANY_TEXTS, SOUND_TEXTS, VECTORS, short_fields
 
 V1_4, V1_5, V1_6_0, V1_6_5 = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.core.sql_calls import Call, UnreadableError, find_call, mentions_call, read_constant
-from reconciler.core.sql_tokens import read_tokens
+from reconciler.core.imports.sql_calls import Call, UnreadableError, find_call, mentions_call, read_constant
+from reconciler.core.imports.sql_tokens import read_tokens
 
 
 def read_call(sql: str) -> Call:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.core.excerpts import render_command, render_tokens
-from reconciler.core.sql_tokens import SqlTextError, read_statements, read_tokens
+from reconciler.core.imports.excerpts import render_command, render_tokens
+from reconciler.core.imports.sql_tokens import SqlTextError, read_statements, read_tokens
 
 
 def texts(sql: str) -> list[str]:

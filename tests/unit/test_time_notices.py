@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from reconciler.core.changes import Change, Obstacle, Snapshot
-from reconciler.core.clocks import read_clock, to_instant
 from reconciler.core.time_notices import find_time_notices, refuse_past
+from reconciler.core.times.clocks import read_clock, to_instant
 from tests.core_builders import make_desired_state, make_document, make_entry, make_observed, make_resource
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from reconciler.core.dialects import dialect_for
-from reconciler.core.local_rules import render_rule
 from reconciler.core.specs import Daily, Every, HttpBody, Monthly, Once, Succeeded, WorkerSpec
 from reconciler.core.state import Pause
-from reconciler.core.timetable import Scheduled, make_timetable
+from reconciler.core.times.dialects import dialect_for
+from reconciler.core.times.local_rules import render_rule
+from reconciler.core.times.timetable import Scheduled, make_timetable
 from tests.core_builders import (
     PLACE,
     make_definition,

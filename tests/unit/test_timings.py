@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.local_rules import parse_rule
 from reconciler.core.specs import (
     Blackout,
     Daily,
@@ -20,7 +19,8 @@ from reconciler.core.specs import (
     Weekly,
     WorkerSpec,
 )
-from reconciler.core.timings import (
+from reconciler.core.times.local_rules import parse_rule
+from reconciler.core.times.timings import (
     Timing,
     divides_evenly,
     find_shift,

@@ -14,11 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.core.clock_pairs import pair_clocks
-from reconciler.core.clocks import Clock, to_seconds
-from reconciler.core.dialects import Dialect, dialect_for
-from reconciler.core.local_rules import parse_rule
-from reconciler.core.occurrences import clock_of, find_runs, find_runs_between
 from reconciler.core.schedules import find_problem, next_runs
 from reconciler.core.specs import (
     Blackout,
@@ -31,8 +26,13 @@ from reconciler.core.specs import (
     Trigger,
     Weekly,
 )
-from reconciler.core.timings import Timing, make_entry_timing, make_timing
-from reconciler.core.triggers import CompiledSchedule, compile_every, compile_timing, is_same_zone
+from reconciler.core.times.clock_pairs import pair_clocks
+from reconciler.core.times.clocks import Clock, to_seconds
+from reconciler.core.times.dialects import Dialect, dialect_for
+from reconciler.core.times.local_rules import parse_rule
+from reconciler.core.times.occurrences import clock_of, find_runs, find_runs_between
+from reconciler.core.times.timings import Timing, make_entry_timing, make_timing
+from reconciler.core.times.triggers import CompiledSchedule, compile_every, compile_timing, is_same_zone
 from tests.core_builders import make_job
 from tests.schedule_texts import sound_text
 

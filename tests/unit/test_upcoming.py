@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reconciler.core.local_rules import parse_rule
-from reconciler.core.timetable import Scheduled
-from reconciler.core.timings import Timing, make_entry_timing
-from reconciler.core.upcoming import COUNTED, find_upcoming, is_frequent
+from reconciler.core.times.local_rules import parse_rule
+from reconciler.core.times.timetable import Scheduled
+from reconciler.core.times.timings import Timing, make_entry_timing
+from reconciler.core.times.upcoming import COUNTED, find_upcoming, is_frequent
 
 if TYPE_CHECKING:
-    from reconciler.core.upcoming import Upcoming
+    from reconciler.core.times.upcoming import Upcoming
 
 _NOW = datetime(2026, 11, 21, 10, tzinfo=UTC)
 _DAY = timedelta(days=1)

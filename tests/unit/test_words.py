@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.core.local_rules import LocalRule, parse_rule
 from reconciler.core.specs import Blackout
-from reconciler.core.timings import Timing, make_entry_timing
-from reconciler.core.words import (
+from reconciler.core.times.local_rules import LocalRule, parse_rule
+from reconciler.core.times.timings import Timing, make_entry_timing
+from reconciler.core.times.words import (
     describe_clock_changes,
     describe_instant,
     describe_rule,
