@@ -18,6 +18,8 @@ from reconciler.errors import InvalidInputError, RightsError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import psycopg
+
     from reconciler.core.saved_plans import SavedPlan
     from reconciler.database.apply import Applied, Planned
     from reconciler.database.statements import Request
@@ -84,8 +86,7 @@ def apply(
     PLAN is a file that plan --out wrote: exactly that is applied, without asking, or nothing where it holds
     no longer (exit code 5).
     """
-    from reconciler.database.apply import apply_target, plan_target, require_consent
-    from reconciler.database.launcher import remind_launcher
+    from reconciler.database.apply import plan_target
 
     saved = None
     if plan_path is not None:
@@ -109,22 +110,50 @@ def apply(
         if saved is not None and allow_deletes is None and session.target.policy.prune == "confirm":
             # Who reviewed the file saw its deletions. The limits of prune: auto go on to hold.
             allow_deletes = planned.plan.consent
-        require_consent(planned.plan, session.target.policy, allow_deletes=allow_deletes)
-        is_pending = bool(planned.plan.changes or planned.plan.migrations)
-        # A secret is no part of the plan, and its new value has to arrive all the same.
-        if is_pending or request.secrets:
-            if is_pending and not yes and saved is None:
-                confirm(session.target.name)
-            applied = apply_target(
-                conn,
-                request,
-                expected=planned.fingerprints(),
-                allow_deletes=allow_deletes,
-                shown=planned,
-            )
-            report(applied)
-            if applied.migrations and applied.revision is not None:
-                remind_launcher(conn, planned.observed.facts.rights, sleep=time.sleep)
+        return apply_shown(
+            conn, planned, request, allow_deletes=allow_deletes, asks=saved is None and not yes
+        )
+
+
+def apply_shown(
+    conn: psycopg.Connection,
+    planned: Planned,
+    request: Request,
+    *,
+    allow_deletes: int | str | None,
+    asks: bool,
+) -> int:
+    """Apply a plan that was just shown, where nothing forbids it.
+
+    Args:
+        conn: To the target.
+        planned: The plan.
+        request: What it was made of.
+        allow_deletes: The consent to its deletions, as a number or a code; None for none.
+        asks: Whether somebody has to say yes first.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        RefusedError: A limit, a protection or another owner forbids it.
+        ReconcilerError: As `apply_target`.
+    """
+    from reconciler.database.apply import apply_target, require_consent
+    from reconciler.database.launcher import remind_launcher
+
+    require_consent(planned.plan, request.target.policy, allow_deletes=allow_deletes)
+    is_pending = bool(planned.plan.changes or planned.plan.migrations)
+    # A secret is no part of the plan, and its new value has to arrive all the same.
+    if is_pending or request.secrets:
+        if is_pending and asks:
+            _confirm(request.target.name)
+        applied = apply_target(
+            conn, request, expected=planned.fingerprints(), allow_deletes=allow_deletes, shown=planned
+        )
+        _report(applied)
+        if applied.migrations and applied.revision is not None:
+            remind_launcher(conn, planned.observed.facts.rights, sleep=time.sleep)
     return exits.ERROR if planned.plan.beyond_rights else exits.DONE
 
 
@@ -152,27 +181,13 @@ def _require_exact(saved: SavedPlan, planned: Planned) -> None:
         )
 
 
-def confirm(target: str) -> None:
-    """Ask whether what was shown is to be done.
-
-    Args:
-        target: The target's name.
-
-    Raises:
-        Abort: It is not.
-        UsageError: There is nobody to ask.
-    """
+def _confirm(target: str) -> None:
     if not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask on; give --yes to apply without asking")
     click.confirm(f"Apply this to {target}?", abort=True)
 
 
-def report(applied: Applied) -> None:
-    """Say what was done.
-
-    Args:
-        applied: What was done.
-    """
+def _report(applied: Applied) -> None:
     if applied.migrations:
         click.echo(f"Migrated: {', '.join(applied.migrations)}.")
     if applied.revision is not None:

@@ -98,9 +98,11 @@ def show_plan(planned: Planned, request: Request, form: str) -> None:
 
         text = render_json.render_plan(planned.plan, planned.fingerprints())
     elif form == "markdown":
-        from reconciler.cli import render_markdown
+        from reconciler.cli import render_json
+        from reconciler.core.pull_comment import Subject, render_comment
 
-        text = render_markdown.render_plan(planned.plan)
+        value = render_json.make_value(planned.plan, planned.fingerprints())
+        text = render_comment(value, Subject(target=planned.plan.target))
     elif form == "sql":
         from reconciler.database.script import render_script
 

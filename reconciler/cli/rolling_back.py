@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import click
 
 from reconciler.cli import exits
-from reconciler.cli.applying import confirm, consent_option, emergency_option, report
+from reconciler.cli.applying import apply_shown, consent_option, emergency_option
 from reconciler.cli.planning import FORMATS, find_actor, show_plan
 from reconciler.cli.session import open_session, target_options
 from reconciler.errors import RefusedError
@@ -53,8 +52,7 @@ def rollback(
     Shows the plan first and asks. Limits, protections and policies hold as for any plan. The files are not
     touched: until they are put back too, the next apply of them undoes the rollback.
     """
-    from reconciler.database.apply import apply_target, plan_target, require_consent
-    from reconciler.database.launcher import remind_launcher
+    from reconciler.database.apply import plan_target
 
     if form != "text" and not dry_run:
         raise click.UsageError("--format goes with --dry-run")
@@ -72,21 +70,7 @@ def rollback(
         show_plan(planned, request, form)
         if dry_run:
             return exits.DONE
-        require_consent(planned.plan, session.target.policy, allow_deletes=allow_deletes)
-        if planned.plan.changes or planned.plan.migrations:
-            if not yes:
-                confirm(session.target.name)
-            applied = apply_target(
-                conn,
-                request,
-                expected=planned.fingerprints(),
-                allow_deletes=allow_deletes,
-                shown=planned,
-            )
-            report(applied)
-            if applied.migrations and applied.revision is not None:
-                remind_launcher(conn, planned.observed.facts.rights, sleep=time.sleep)
-    return exits.ERROR if planned.plan.beyond_rights else exits.DONE
+        return apply_shown(conn, planned, request, allow_deletes=allow_deletes, asks=not yes)
 
 
 def _make_request(conn: psycopg.Connection, session: Session, number: int, emergency: str) -> Request:

@@ -58,7 +58,9 @@ def list_lines(times: Mapping[str, Any]) -> Iterator[str]:
 
 def _say(view: Mapping[str, Any]) -> str:
     state = "" if view["active"] else ", inactive"
-    return f"{prose(view['words'])} in {span(view['zone'])}{state}"
+    # Words about times of the day name their zone.
+    zone = "" if view["zone"] in view["words"] else f" in {span(view['zone'])}"
+    return f"{prose(view['words'])}{zone}{state}"
 
 
 def _join(sides: Sequence[str]) -> str:

@@ -265,10 +265,11 @@ def test_markdown_cannot_be_broken_out_of(project: Cli) -> None:
         "jobs:\n  evil:\n    schedule: '* * * * *'\n    sql: SELECT '````' -- @everyone </details>\n",
     )
     text = project("plan", "--format", "markdown").stdout
-    fence = next(line for line in text.splitlines() if line.startswith("```") and line.endswith("diff"))
-    assert fence == "`````diff"
+    fence = next(line for line in text.splitlines() if line.startswith("`````"))
+    assert fence.strip("`") in {"diff", "sql"}
     inside = text[text.index(fence) : text.rindex("\n`````\n")]
     assert "@everyone </details>" in inside
+    assert "@everyone" not in text.replace(inside, "")
 
 
 def test_init_makes_a_project_that_validates(cli: Cli) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 import pytest
 
-from reconciler.cli import render_markdown, render_text
+from reconciler.cli import render_text
 from reconciler.cli.render_change_times import list_lines, list_warnings, render_json_times, render_rate
 from reconciler.core.change_times import ChangeTimes, TimesView
 from reconciler.core.changes import Change, Snapshot
@@ -182,17 +182,6 @@ def test_times_stand_under_their_change_in_text() -> None:
     assert f"\n              → {_NEXT}\n" in text
     assert "\n      rate      1/day\n" in text
     assert "\n      ! was due at 2026-11-22 07:00Z, and would run again at 2026-11-22 09:00 CET\n" in text
-
-
-def test_times_are_one_line_of_a_change_in_markdown() -> None:
-    """Folded away with it, and nothing in it is markup or mentions anybody."""
-    text = render_markdown.render_plan(_plan(_DOUBLED))
-    lines = [line for line in text.splitlines() if line.startswith("**runs**")]
-    assert len(lines) == 1
-    assert "every \\*day\\*\\\\x1b\\[31m \\@all &lt;b&gt;" in lines[0]
-    assert " · **next** 2026\\-11\\-22 07:00Z" in lines[0]
-    assert " · **! was due at 2026\\-11\\-22 07:00Z, and would run again" in lines[0]
-    assert text.index("<details>") < text.index("**runs**") < text.index("</details>")
 
 
 def test_json_has_instants_in_utc() -> None:
