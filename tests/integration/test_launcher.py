@@ -6,7 +6,7 @@ from typing import LiteralString
 
 from reconciler.database.launcher import PAUSE_SECONDS, remind_launcher
 from reconciler.database.observe import observe_facts
-from tests.declared import Site, job
+from tests.declared import Site, job, once
 
 ENTRIES: LiteralString = "SELECT to_jsonb(j) FROM cron.job j ORDER BY jobid"
 VERSIONS: LiteralString = "SELECT jobid, xmin::text FROM cron.job ORDER BY jobid"
@@ -31,7 +31,7 @@ def test_one_entry_is_written_and_none_is_changed(site: Site) -> None:
 def test_without_entries_there_is_nothing_to_write(site: Site) -> None:
     """What others scheduled is left alone."""
     site.run("SELECT cron.schedule('theirs', '* * * * *', 'SELECT 1')")
-    site.apply(job("a", handler="x.y", timezone="Europe/Oslo"))
+    site.apply(once("a"))
     versions = site.rows(VERSIONS)
     conn = site.database.connect()
     assert not remind_launcher(conn, observe_facts(conn).rights, sleep=lambda _: None)

@@ -21,7 +21,7 @@ from reconciler.runtime.run_endpoint import RunEndpoint, handle_run_request, han
 from tests.calling import TOKEN, Client, Work, put, serve, serve_endpoint
 from tests.declared import Site
 from tests.queued import look, statuses
-from tests.servers import LIBPQ_KINDS
+from tests.servers import LIBPQ_KINDS, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +129,7 @@ def test_it_is_a_plain_function(site: Site, conn: Connection, work: Work) -> Non
     assert answer.document["counts"]["completed"] == 2
     assert look(conn, job)["result"] == {"n": 1}
     others = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'reconciler worker'"
-    assert site.rows(others) == [(0,)]
+    wait_until(lambda: site.rows(others) == [(0,)], seconds=5, what="its connections are gone")
 
 
 def test_the_function_asks_for_token_and_method(site: Site, conn: Connection, work: Work) -> None:
