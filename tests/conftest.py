@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 IS_GIVEN = bool(os.environ.get("RECONCILER_TEST_DSN"))
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Try on the newest server alone what no version of pg_cron or PostgreSQL decides."""
+    config.hook.pytest_deselected(items=[item for item in items if _is_tried_elsewhere(item)])
+    items[:] = [item for item in items if not _is_tried_elsewhere(item)]
+
+
+def _is_tried_elsewhere(item: pytest.Item) -> bool:
+    if item.get_closest_marker("one_server") is None or not isinstance(item, pytest.Function):
+        return False
+    call = getattr(item, "callspec", None)
+    return call is not None and call.params.get("database") in LIBPQ_KINDS[:-1]
+
+
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a registry not wait for pg_cron's launcher, each time that a test begins with an empty database."""

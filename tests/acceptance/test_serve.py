@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from tests.conftest import Cli
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
+
 CONFIG = """\
 owner: shop
 targets:

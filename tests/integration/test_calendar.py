@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from tests.conftest import Cli
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
+
 SVG = "{http://www.w3.org/2000/svg}"
 MONDAY = date(2026, 11, 23)
 HOSTILE = "<script>alert('&\"]]>\x00\x1b\ud800\ufffe</title>"

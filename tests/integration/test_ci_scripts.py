@@ -19,6 +19,9 @@ from tests.servers import Database  # noqa: TC001 - pytest reads annotations of 
 if TYPE_CHECKING:
     from tests.conftest import Cli
 
+pytestmark = pytest.mark.one_server
+
+
 ROOT = Path(__file__).parents[2]
 ACTION = yaml.safe_load((ROOT / ".github/actions/reconciler/action.yml").read_text())
 CONFIG = "owner: shop\ntargets:\n  production: {dsn: '${env:DATABASE_URL}', role: postgres, prune: confirm}\n"

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tests.conftest import Cli, CliResult
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 
 @pytest.fixture
 def site(database: Database) -> Site:

@@ -354,7 +354,8 @@ def test_pg_cron_fires_it(any_mode_database: Database) -> None:
     site.apply(job("a", handler="work.do", schedule=schedule))
     if is_old:
         any_mode_database.server.restart()
-    wait_for_pg_cron(site, lambda: statuses(site)[:1] == ["running"], what="it was put")
+    queued = "SELECT FROM reconciler.jobs_open WHERE status = 'pending'"
+    wait_for_pg_cron(site, lambda: bool(site.rows(queued)), what="it was put")
     worker = any_mode_database.connect()
     complete(worker, [claim_one(worker)])
     assert log(site, "a", "status", "trigger")[0] == ("succeeded", "schedule")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.one_server
+
 
 @pytest.fixture
 def lived(site: Site) -> Site:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tests.conftest import Cli
     from tests.declared import Site
 
+pytestmark = pytest.mark.one_server
+
+
 ENTRIES: LiteralString = "SELECT * FROM cron.job ORDER BY jobid"
 ON_17 = pytest.mark.parametrize("database", [LIBPQ_KINDS[1]], indirect=True, ids=lambda kind: str(kind.name))
 """Where the extension http is installed."""

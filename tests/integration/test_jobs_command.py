@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.conftest import Cli
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 
 @pytest.fixture
 def site(database: Database) -> Site:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
+
 HANDLERS: LiteralString = "SELECT handler FROM reconciler.jobs ORDER BY id"
 ORDERS: LiteralString = "SELECT id FROM orders ORDER BY id"
 

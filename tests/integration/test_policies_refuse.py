@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from reconciler.database.statements import Request
     from tests.conftest import Cli
 
+pytestmark = pytest.mark.one_server
+
+
 PLACE = Place(path="reconciler.yaml", line=4, column=5)
 BOTH = (job("tidy"), job("count"))
 ONE = (job("tidy"),)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
+
 BACKOFF = {"initial": "1h", "max": "1h"}
 
 

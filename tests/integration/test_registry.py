@@ -25,6 +25,8 @@ from tests.declared import NEVER, Site, channel, job, queue
 if TYPE_CHECKING:
     from psycopg import Connection
 
+pytestmark = pytest.mark.one_server
+
 
 NAMES: LiteralString = (
     "SELECT name FROM reconciler.definitions WHERE NOT starts_with(name, 'reconciler-') ORDER BY name"

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from tests.conftest import Cli, CliResult
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
+
 SCHEDULE_OTHERWISE: LiteralString = """
 UPDATE reconciler.revisions
    SET changes = replace(changes::text, '"0 22,23 28 2 *"', '"0 22 28 2 *"')::json

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from reconciler.runtime.http_messages import Answer
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 
 @pytest.fixture
 def site(database: Database) -> Site:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
+
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 ON_17 = pytest.mark.parametrize("database", [LIBPQ_KINDS[1]], indirect=True, ids=lambda kind: str(kind.name))
 """Where the extension http is installed."""

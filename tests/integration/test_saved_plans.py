@@ -19,6 +19,9 @@ from tests.servers import LIBPQ_KINDS, Database
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+pytestmark = pytest.mark.one_server
+
+
 CONFIG = """\
 owner: {owner}
 targets:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from tests.declared import Site
 
+pytestmark = pytest.mark.one_server
+
 
 SOON = datetime(2099, 1, 2, 3, 4, tzinfo=UTC)
 LATER = SOON + timedelta(days=1)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
+
 WORKERS = "SELECT count(*) FROM reconciler.pull_workers"
 seen: list[Any] = []
 """What the functions below noted, in this process."""
