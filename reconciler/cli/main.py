@@ -21,7 +21,7 @@ COMMANDS = {
     "validate": ("validating", "Check the files, without a database."),
     "plan": ("planning", "Show what an apply would change."),
     "apply": ("applying", "Make the target as declared, in one transaction."),
-    "drift": ("planning", "Show what was changed behind the files' back."),
+    "drift": ("drifting", "Show what was changed behind the files' back."),
     "history": ("history", "List what was applied, when and by whom."),
     "blame": ("history", "Say who changed a resource last, and from what."),
     "rollback": ("rolling_back", "Make the target as it was after a revision."),

@@ -1,9 +1,8 @@
-"""The commands `plan` and `drift`: look, and change nothing."""
+"""The command `plan`, and what others share with it: look, and change nothing."""
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ from reconciler.cli.session import Session, open_session, target_options
 from reconciler.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from reconciler.core.changes import Change
     from reconciler.database.apply import Planned
     from reconciler.database.statements import Request
 
@@ -170,52 +168,3 @@ def plan(
     if not exit_code or planned.plan.is_empty:
         return exits.DONE
     return exits.REFUSED if planned.plan.refused else exits.CHANGES
-
-
-@click.command()
-@target_options
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(("text", "json", "markdown")),
-    default="text",
-    show_default=True,
-    help="How to show it.",
-)
-@click.option("--exit-code", is_flag=True, help="Exit with 7 when there is drift.")
-@click.option("--alert", "tell", is_flag=True, help="Tell the channels of the jobs whose alert.on has drift.")
-def drift(
-    config_path: Path | None, target_name: str | None, dsn: str | None, form: str, exit_code: bool, tell: bool
-) -> int:
-    """Show what was changed on the target behind the files' back; changes nothing.
-
-    What the files changed and nobody applied yet is no drift; plan shows it.
-    """
-    from reconciler.database.apply import plan_target
-
-    session = open_session(config_path, target_name, dsn)
-    request = make_request(session)
-    with session.connect() as conn:
-        planned = plan_target(conn, request)
-        refuse_problems(planned)
-        drifted = tuple(change for change in planned.plan.changes if change.reason in {"drifted", "both"})
-        if tell:
-            from reconciler.database.alerts import open_drift_alerts, require_outbox
-
-            require_outbox(conn)
-            messages = {change.name: _describe_drift(change) for change in drifted}
-            open_drift_alerts(conn, messages, owner=request.owner)
-    shown = replace(planned, plan=replace(planned.plan, changes=drifted, notices=(), migrations=(), kept=()))
-    if drifted or form != "text":
-        show_plan(shown, request, form)
-    else:
-        click.echo(f"No drift on {planned.plan.target}: nothing was changed behind the files' back.")
-    return exits.DRIFT if exit_code and drifted else exits.DONE
-
-
-def _describe_drift(change: Change) -> str:
-    """Say in one line what an alert tells."""
-    fields = "; ".join(
-        f"{field.path} is {field.before!r}, declared is {field.after!r}" for field in change.fields[:5]
-    )
-    return f"{change.name} was changed on the target" + (f": {fields}" if fields else "")
