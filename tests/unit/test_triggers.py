@@ -32,7 +32,7 @@ from reconciler.core.times.dialects import Dialect, dialect_for
 from reconciler.core.times.local_rules import parse_rule
 from reconciler.core.times.occurrences import clock_of, find_runs, find_runs_between
 from reconciler.core.times.timings import Timing, make_entry_timing, make_timing
-from reconciler.core.times.triggers import CompiledSchedule, compile_every, compile_timing, is_same_zone
+from reconciler.core.times.triggers import CompiledSchedule, compile_every, compile_timing
 from tests.core_builders import make_job
 from tests.schedule_texts import sound_text
 
@@ -227,23 +227,27 @@ def test_one_instant_has_no_schedule() -> None:
 
 
 @pytest.mark.parametrize(
-    ("interval", "dialect", "why"),
+    "interval",
     [
-        (timedelta(seconds=30), _OLD, "needs pg_cron 1.5 or later"),
-        (timedelta(seconds=90), _NEW, "every 1m30s does not divide"),
-        (timedelta(minutes=7), _NEW, "every 7m does not divide"),
-        (timedelta(hours=5), _NEW, "every 5h does not divide"),
-        (timedelta(days=2), _NEW, "every 2d does not divide"),
-        (timedelta(milliseconds=1500), _NEW, "every 1s500ms does not divide"),
+        timedelta(0),
+        timedelta(seconds=90),
+        timedelta(minutes=7),
+        timedelta(hours=5),
+        timedelta(days=2),
+        timedelta(milliseconds=1500),
     ],
 )
-def test_an_uneven_interval_from_nowhere_is_a_problem(
-    interval: timedelta, dialect: Dialect, why: str
-) -> None:
-    """Nobody keeps it who does not know since when it counts."""
-    compiled = compile_every(interval, dialect)
+def test_an_uneven_interval_from_nowhere_is_refused(interval: timedelta) -> None:
+    """Nobody keeps it who does not know since when it counts; who asks for it has to have looked."""
+    with pytest.raises(ValueError, match="uneven"):
+        compile_every(interval, _NEW)
+
+
+def test_an_interval_of_seconds_needs_a_pg_cron_that_knows_seconds() -> None:
+    """Before 1.5 there is no schedule for it, and the problem says so."""
+    compiled = compile_every(timedelta(seconds=30), _OLD)
     assert compiled.text == ""
-    assert why in compiled.problem
+    assert "needs pg_cron 1.5 or later" in compiled.problem
 
 
 _SECONDS = st.sampled_from([1, 59, 60, 120, 1800, 3600, 7200, 43_200, 86_400]) | st.integers(1, 90_000)
@@ -253,19 +257,20 @@ _SECONDS = st.sampled_from([1, 59, 60, 120, 1800, 3600, 7200, 43_200, 86_400]) |
 @given(_SECONDS.map(lambda seconds: timedelta(seconds=seconds)))
 def test_an_interval_that_compiles_is_even_and_sound(interval: timedelta) -> None:
     """Whatever text comes out is read by pg_cron as meant, and its runs are as far apart as was declared."""
-    compiled = compile_every(interval, _NEW)
-    assert bool(compiled.text) != bool(compiled.problem)
-    if compiled.text:
-        assert find_problem(compiled.text, _NEW) is None
-        start = datetime(2026, 3, 3, tzinfo=UTC)
-        runs = next_runs(compiled.text, after=start, count=30, zone="UTC", dialect=_NEW)
-        assert {later - earlier for earlier, later in pairwise(runs)} == {interval}
+    try:
+        compiled = compile_every(interval, _NEW)
+    except ValueError:
+        assert interval > timedelta(minutes=1)
+        return
+    assert find_problem(compiled.text, _NEW) is None
+    start = datetime(2026, 3, 3, tzinfo=UTC)
+    runs = next_runs(compiled.text, after=start, count=30, zone="UTC", dialect=_NEW)
+    assert {later - earlier for earlier, later in pairwise(runs)} == {interval}
 
 
 @pytest.mark.parametrize(
     ("declared", "server", "same"),
     [
-        ("", "Europe/Oslo", True),
         ("Europe/Oslo", "Europe/Oslo", True),
         ("UTC", "GMT", True),
         ("Etc/UTC", "", True),
@@ -274,8 +279,10 @@ def test_an_interval_that_compiles_is_even_and_sound(interval: timedelta) -> Non
     ],
 )
 def test_zones_are_the_same_by_name_or_because_both_are_utc(declared: str, server: str, same: bool) -> None:
-    """GMT and UTC are one zone; others are compared by name."""
-    assert is_same_zone(declared, server) is same
+    """What pg_cron does by itself there goes to it to the letter, and else is worked out from the clocks."""
+    timing = replace(make_entry_timing("0 8 $ * *", declared), ambiguous="both", nonexistent="skip")
+    compiled = compile_timing(timing, server_zone=server, clocks=_clocks("Europe/Oslo"), dialect=_OLD)
+    assert (compiled.text == timing.text) is same
 
 
 # --- any timing on any server ---

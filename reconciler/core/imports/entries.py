@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from reconciler.core.imports.results import escape_sql, escape_text
 from reconciler.core.matching import match_entries
 from reconciler.core.names import OWN_PREFIX, SQL_OWNER, is_name
 from reconciler.core.schedules import find_problem
@@ -75,7 +76,7 @@ def import_entries(observed: ObservedState, *, role: str = "") -> Imported:
         if reason:
             left.append(Left(entry=entry, reason=reason))
             continue
-        job: dict[str, Any] = {"schedule": entry.schedule, "sql": _escape(entry.command), "mode": "direct"}
+        job: dict[str, Any] = {"schedule": entry.schedule, "sql": escape_sql(entry.command), "mode": "direct"}
         if entry.username != role:
             job["role"] = entry.username
         if entry.database != observed.facts.database:
@@ -119,18 +120,13 @@ def _find_worker_entries(observed: ObservedState) -> dict[str, Entry]:
 
 def _declare_worker(definition: Definition, entry: Entry, role: str) -> dict[str, Any]:
     stored = json.loads(definition.document)
-    worker = {"schedule": entry.schedule, "url": stored["url"].replace("${", "$${")}
+    worker: dict[str, Any] = {"schedule": entry.schedule, "url": escape_text(stored["url"])}
     worker |= {key: value for key, value in stored.items() if key not in {"schedule", "url"}}
     if entry.username != role:
         worker["role"] = entry.username
     if not entry.active:
         worker["active"] = False
     return worker
-
-
-def _escape(command: str) -> str:
-    """Keep a command from being read as one with variables."""
-    return command.replace("${var:", "$${var:")
 
 
 def _find_reason(entry: Entry, observed: ObservedState, jobs: Mapping[str, object]) -> str:

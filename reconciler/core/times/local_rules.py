@@ -19,7 +19,7 @@ from reconciler.core.times.cron_fields import WORDS, Field, FieldKind, read_fiel
 from reconciler.core.times.cron_grammar import DAY, FIELDS, HOUR, MINUTE, MONTH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _EPOCH: Final = date(1970, 1, 1).toordinal()
 _DAY: Final = 86_400
@@ -249,6 +249,19 @@ def render_values(values: frozenset[int], low: int, high: int, *, stepped: bool 
     step = _find_step(values, low, high) if stepped and len(values) > 1 and low in values else 0
     if step and (len(values) > 2 or (high + 1) % step == 0):
         return f"*/{step}"
+    return ",".join(render_ranges(values, "-"))
+
+
+def render_ranges(values: Iterable[int], between: str) -> list[str]:
+    """Spell numbers, of which three and more in a row are one range.
+
+    Args:
+        values: In any order, each once.
+        between: What stands between the ends of a range.
+
+    Returns:
+        The numbers and ranges, ascending.
+    """
     parts: list[str] = []
     ordered = sorted(values)
     while ordered:
@@ -256,11 +269,11 @@ def render_values(values: frozenset[int], low: int, high: int, *, stepped: bool 
         while end < len(ordered) and ordered[end] == ordered[0] + end:
             end += 1
         if end > 2:
-            parts.append(f"{ordered[0]}-{ordered[end - 1]}")
+            parts.append(f"{ordered[0]}{between}{ordered[end - 1]}")
         else:
             parts.extend(map(str, ordered[:end]))
         ordered = ordered[end:]
-    return ",".join(parts)
+    return parts
 
 
 def _find_step(values: frozenset[int], low: int, high: int) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from reconciler.core.times.local_rules import render_ranges
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -61,17 +63,7 @@ def spell_numbers(numbers: frozenset[int], unit: str) -> str:
     step = _find_step(ordered)
     if step > 1 and len(ordered) > 3:
         return f"every {spell_ordinal(step)} {unit} from {ordered[0]} to {ordered[-1]}"
-    parts: list[str] = []
-    while ordered:
-        end = 1
-        while end < len(ordered) and ordered[end] == ordered[0] + end:
-            end += 1
-        if end > 2:
-            parts.append(f"{ordered[0]} to {ordered[end - 1]}")
-        else:
-            parts.extend(map(str, ordered[:end]))
-        ordered = ordered[end:]
-    return f"{unit}{'' if len(numbers) == 1 else 's'} {join_words(parts)}"
+    return f"{unit}{'' if len(numbers) == 1 else 's'} {join_words(render_ranges(numbers, ' to '))}"
 
 
 def join_words(words: Sequence[str]) -> str:

@@ -13,7 +13,6 @@ from functools import lru_cache
 from math import gcd
 from typing import TYPE_CHECKING, Final
 
-from reconciler.core.durations import render_duration
 from reconciler.core.times.clock_pairs import DAY, pair_clocks
 from reconciler.core.times.clocks import UTC_CLOCK, to_seconds
 from reconciler.core.times.dialects import describe_lack
@@ -95,34 +94,21 @@ def compile_every(interval: timedelta, dialect: Dialect) -> CompiledSchedule:
     """Compile an interval that counts from nowhere in particular.
 
     Args:
-        interval: Any.
+        interval: Seconds up to 59, or one that fits evenly into an hour or a day.
         dialect: What the server's pg_cron reads.
 
     Returns:
-        The schedule; the problem for one that fits evenly neither into a minute nor an hour nor a day.
+        The schedule; the problem where the server's pg_cron knows no seconds.
+
+    Raises:
+        ValueError: It is another interval.
     """
     if divides_evenly(interval):
         return CompiledSchedule(text=render_rule(make_even_rule(interval)))
     seconds, odd = divmod(interval, timedelta(seconds=1))
-    if 0 < seconds < 60 and not odd:
-        return _compile_seconds(Timing(zone="", seconds=seconds), dialect)
-    return CompiledSchedule(
-        problem=f"every {render_duration(interval)} does not divide a minute's, an hour's or a day's round: "
-        "use 1s to 59s, a divisor of 60 minutes, or a divisor of 24 hours"
-    )
-
-
-def is_same_zone(declared: str, server: str) -> bool:
-    """Tell whether a job's zone is the one that pg_cron reads schedules in.
-
-    Args:
-        declared: A job's zone; "" stands for the server's.
-        server: The server's zone.
-
-    Returns:
-        True when both are one zone, by name or because both are UTC.
-    """
-    return declared in {"", server} or (declared in UTC_NAMES and server in UTC_NAMES)
+    if odd or not 0 < seconds < 60:
+        raise ValueError("an uneven interval from nowhere in particular has no schedule")
+    return _compile_seconds(Timing(zone="", seconds=seconds), dialect)
 
 
 def _is_plain(timing: Timing, server_zone: str) -> bool:
@@ -131,7 +117,7 @@ def _is_plain(timing: Timing, server_zone: str) -> bool:
         bool(timing.text)
         and (timing.ambiguous, timing.nonexistent) == ("both", "skip")
         and not timing.shift
-        and is_same_zone(timing.zone, server_zone)
+        and (timing.zone == server_zone or {timing.zone, server_zone} <= UTC_NAMES)
     )
 
 
