@@ -44,9 +44,11 @@ class Loop:
     Attributes:
         head: What stands before LOOP.
         body: The statements.
+        opening: The word LOOP.
     """
 
     head: Sequence[Token]
+    opening: Sequence[Token]
     body: Sequence[Node]
 
 
@@ -137,11 +139,12 @@ class _Reader:
             return self._read_case(start)
         if self._at("loop", "for", "foreach", "while"):
             head = self._read_until("loop")
+            opening = self.tokens[self.place - 1 : self.place]
             body = self._read_statements("end")
             self._need("end")
             self._need("loop")
             self._finish(";")
-            return Loop(head=head, body=body)
+            return Loop(head=head, body=body, opening=opening)
         return Plain(tokens=self._read_plain())
 
     def _read_if(self, start: int) -> Choice:

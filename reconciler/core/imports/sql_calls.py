@@ -36,11 +36,6 @@ class Call:
     tokens: Sequence[Token]
     end: int
 
-    @property
-    def line(self) -> int:
-        """The line on which it begins."""
-        return self.tokens[0].line
-
 
 _SIGNATURES: Final[Mapping[str, tuple[tuple[tuple[str, ...], int], ...]]] = {
     "schedule": ((("schedule", "command"), 2), (("job_name", "schedule", "command"), 3)),
@@ -217,7 +212,7 @@ def read_constant(tokens: Sequence[Token]) -> Constant:
     while len(tokens) > 1 and tokens[0].is_mark("(") and find_close(tokens, 0) == len(tokens):
         tokens = tokens[1:-1]
     if not tokens:
-        raise UnreadableError("an argument is missing")
+        raise UnreadableError("missing")
     if len(tokens) == 1:
         return _read_single(tokens)
     kind, operand = _strip_cast(tokens)

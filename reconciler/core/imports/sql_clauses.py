@@ -53,18 +53,28 @@ def read_select(tokens: Sequence[Token]) -> Select:
         parts[clause] = tokens[begin:place]
         if token is not None:
             clause, begin = token.value, place + 1
-    if "into" in parts and "from" not in parts and len(parts["into"]) > 1:
-        parts["into"] = [one for one in parts["into"] if not one.is_word("strict")]
+    into: Sequence[Token] = [one for one in parts.get("into", ()) if not one.is_word("strict")]
+    if not parts["select"]:
+        into, parts["select"] = _split_targets(into)
     harmless = {name for name in _HARMLESS & parts.keys() if not mentions_call(parts[name])}
     unread = parts.keys() - {"select", "into", "from", "where"} - harmless
-    items = split_commas(parts["select"])
+    # LIMIT comes last, since those that ask may take it lightly where it is the only one.
+    first = min(unread - {"limit"}, default=rest)
     return Select(
-        items=items,
-        into=[one for one in parts.get("into", ()) if not one.is_word("strict")],
+        items=split_commas(parts["select"]),
+        into=into,
         source=parts.get("from", ()),
         where=parts.get("where", ()),
-        rest=rest or min(unread, default=""),
+        rest=first or ("limit" if "limit" in unread else ""),
     )
+
+
+def _split_targets(tokens: Sequence[Token]) -> tuple[Sequence[Token], Sequence[Token]]:
+    """Split what follows SELECT INTO: the variables, and the items that PL/pgSQL lets stand behind them."""
+    place = 1
+    while place < len(tokens) and tokens[place].is_mark(".", ","):
+        place += 2
+    return tokens[:place], tokens[place:]
 
 
 def read_job_alias(source: Sequence[Token]) -> str:

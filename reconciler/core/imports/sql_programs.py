@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 _QUIET: Final = frozenset({"notice", "warning", "info", "log", "debug"})
 _LEAVING: Final = frozenset({"exit", "continue", "return"})
-_CATCHING: Final = frozenset({"others", "internal_error"})
+_MISSING: Final = frozenset({"others", "internal_error", "XX000"})
+_RAISED: Final = frozenset({"others", "raise_exception", "P0001"})
 _AT_RUN_TIME: Final = "the statement is put together when it runs"
 
 
@@ -84,7 +85,7 @@ class _Program:
                     returned = self._choose(node, 0)
                 case Loop():
                     returned = self._run_loop(node)
-                case Block():
+                case _:
                     returned = self.run_block(node)
             if returned:
                 return True
@@ -139,7 +140,7 @@ class _Program:
 
     def _run_loop(self, node: Loop) -> bool:
         rows = self._find_loop_rows(node)
-        source = self.ways.at(node.head or _first_tokens(node))
+        source = self.ways.at(node.head or node.opening)
         if rows is None:
             history, variables = self.ways.history, dict(self.ways.variables)
             self.ways.bind(node.head[1:2], UNKNOWN)
@@ -270,11 +271,9 @@ def run_do(ways: Ways, tokens: Sequence[Token], run: Callable[[Sequence[Token]],
 
 def _find_handler(block: Block, error: Exception) -> Sequence[Node] | None:
     """Find the handler of an error; pg_cron's own has the code of internal errors."""
+    catching = _MISSING if isinstance(error, MissingJobError) else _RAISED
     for condition, body in block.handlers:
-        words = {token.value for token in condition}
-        if not words.isdisjoint(_CATCHING) or (isinstance(error, MissingJobError) and "XX000" in words):
-            return body
-        if isinstance(error, _RaisedError) and "raise_exception" in words:
+        if not catching.isdisjoint(token.value for token in condition):
             return body
     return None
 
@@ -293,19 +292,7 @@ def _may_leave(nodes: Sequence[Node]) -> bool:
             case Loop():
                 if _may_leave(node.body):
                     return True
-            case Block():
+            case _:
                 if _may_leave(node.body) or any(_may_leave(body) for _, body in node.handlers):
                     return True
     return False
-
-
-def _first_tokens(node: Loop) -> Sequence[Token]:
-    for inner in node.body:
-        match inner:
-            case Plain():
-                return inner.tokens
-            case Loop():
-                return inner.head
-            case Choice() | Block():
-                return inner.head
-    return []

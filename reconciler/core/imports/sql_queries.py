@@ -167,19 +167,22 @@ def evaluate(tokens: Sequence[Token], scope: Scope) -> Truth:
         truth = evaluate(tokens[1:], scope)
         return truth if truth is None or truth is UNKNOWN else not truth
     if tokens[0].is_word("exists") and len(tokens) > 1 and tokens[1].is_mark("("):
-        return _exists(tokens[2:-1], scope) if find_close(tokens, 1) == len(tokens) else UNKNOWN
+        return _exists(tokens[2:-1], scope) if _closes_last(tokens, 1) else UNKNOWN
     return _evaluate_predicate(tokens, scope)
 
 
 def _strip_parentheses(tokens: Sequence[Token]) -> Sequence[Token]:
-    while len(tokens) > 1 and tokens[0].is_mark("(") and _closes_last(tokens):
+    while len(tokens) > 1 and tokens[0].is_mark("(") and not tokens[1].is_word("select"):
+        if not _closes_last(tokens, 0):
+            break
         tokens = tokens[1:-1]
     return tokens
 
 
-def _closes_last(tokens: Sequence[Token]) -> bool:
+def _closes_last(tokens: Sequence[Token], start: int) -> bool:
+    """Tell whether a parenthesis is closed by the last token."""
     try:
-        return find_close(tokens, 0) == len(tokens) and not tokens[1].is_word("select")
+        return find_close(tokens, start) == len(tokens)
     except UnreadableError:
         return False
 
@@ -308,7 +311,7 @@ def read_value(tokens: Sequence[Token], scope: Scope) -> Value:
     if words == ["current_database", "(", ")"]:
         return Special.CURRENT
     if len(tokens) > 1 and tokens[0].is_mark("(") and tokens[1].is_word("select"):
-        return _read_scalar(tokens[1:-1], scope) if find_close(tokens, 0) == len(tokens) else UNKNOWN
+        return _read_scalar(tokens[1:-1], scope) if _closes_last(tokens, 0) else UNKNOWN
     if len(tokens) in {1, 3} and all(token.kind in {"word", "name"} for token in tokens[::2]):
         return _read_name(words, scope)
     return UNKNOWN
