@@ -11,6 +11,7 @@ from reconciler.core.change_times import Timeline
 from reconciler.core.changes import ACTIONS, Action, Change, Obstacle
 from reconciler.core.diff import diff, find_undeclared
 from reconciler.core.herd_notices import find_herd_notices
+from reconciler.core.selection import make_selection_notice, refuse_loose, widen
 from reconciler.core.state import Notice
 from reconciler.core.steps import find_obstacles
 from reconciler.core.time_notices import find_time_notices, refuse_past
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from reconciler.core.change_times import ChangeTimes
-    from reconciler.core.config import Policy
+    from reconciler.core.config import Policy, Prune
     from reconciler.core.preflight import Finding
     from reconciler.core.state import DesiredState, Entry, ObservedState
 
@@ -140,15 +141,23 @@ def make_plan(
     Returns:
         The plan, with an obstacle on every change that cannot or must not be made.
     """
-    changes = refuse_past(diff(desired, observed, prune=policy.prune, adopt=adopt), observed)
+    prune: Prune = "never" if desired.unselected is not None else policy.prune
+    changes = refuse_past(diff(desired, observed, prune=prune, adopt=adopt), observed)
     changes = find_obstacles(changes, observed.facts)
-    gone = find_undeclared(desired, observed) if policy.prune == "never" else ()
+    gone = find_undeclared(widen(desired), observed) if prune == "never" else ()
+    selected: tuple[Notice, ...] = ()
+    if desired.unselected is not None:
+        changes = refuse_loose(
+            changes, desired.unselected, observed, remedy="select these too, or plan without a selection"
+        )
+        selected, gone = (make_selection_notice(desired, gone),), ()
     return Plan(
         target=target,
         owner=desired.owner,
         changes=changes,
         kept=tuple(sorted(definition.name for definition in gone)),
         notices=(
+            *selected,
             *desired.notices,
             *_find_doubles(desired, observed),
             *_find_settled(desired, observed),

@@ -109,11 +109,13 @@ class DesiredState:
         owner: Whose they are.
         resources: By name, in the order of output.
         notices: What is declared but not executed by this release or on this target.
+        unselected: What is declared too and was not selected, by name; None where everything is planned.
     """
 
     owner: str
     resources: Mapping[str, DesiredResource]
     notices: tuple[Notice, ...] = ()
+    unselected: Mapping[str, DesiredResource] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +131,7 @@ class Definition:
         entry: The entry as last applied, with its jobid; None when it had none.
         protect: Whether it is safe from pruning.
         source: Where it was declared, as `path:line`.
+        retired_until: When it may be deleted, aware; None for what is not retired.
     """
 
     name: str
@@ -139,6 +142,7 @@ class Definition:
     entry: Entry | None
     protect: bool
     source: str
+    retired_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +189,21 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLoad:
+    """The jobs of a queue.
+
+    Attributes:
+        waiting: That wait, for their time too; counting ends at a thousand.
+        running: That are being done; likewise.
+        failed: That were given up and can be tried again; likewise.
+    """
+
+    waiting: int = 0
+    running: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedState:
     """What a target holds, read in one snapshot.
 
@@ -200,6 +219,7 @@ class ObservedState:
         now: By the database's clock, aware; None where it was not asked.
         clocks: Zones by name, with the instants from which on their clocks are so many seconds ahead of
             UTC; the first is where that begins. Without the zones that the server does not know.
+        queues: What each declared queue has to do, by name; those that have nothing may be left out.
     """
 
     facts: Facts
@@ -212,3 +232,4 @@ class ObservedState:
     running: Mapping[str, tuple[Running, ...]] = field(default_factory=dict)
     now: datetime | None = None
     clocks: Mapping[str, tuple[tuple[datetime, int], ...]] = field(default_factory=dict)
+    queues: Mapping[str, QueueLoad] = field(default_factory=dict)
