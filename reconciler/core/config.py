@@ -24,11 +24,13 @@ class Policy:
             the limits.
         max_deletes: Deletions that need no consent under `auto`.
         max_delete_share: The share of the owner's resources, 0 to 1, whose deletion needs no consent.
+        grace: How long what is no longer declared stands still before it is deleted; zero deletes it at once.
     """
 
     prune: Prune = "never"
     max_deletes: int = 5
     max_delete_share: float = 0.5
+    grace: timedelta = timedelta()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,7 @@ class Target:
         policy: What may be taken away.
         runtime: The tool's own entries; None declares none.
         governance: Policies on specs and changes, and when an apply is allowed.
+        wave: When its turn comes in an apply on many targets, 0 to 99: 0 first.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Target:
     policy: Policy = field(default_factory=Policy)
     runtime: Runtime | None = None
     governance: Governance = field(default_factory=Governance)
+    wave: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

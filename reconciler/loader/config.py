@@ -17,6 +17,7 @@ from reconciler.loader.policies import find_policy_faults, make_governance
 from reconciler.loader.problems import Problem, render_problems
 from reconciler.loader.schema_check import Definition, find_schema_faults
 from reconciler.loader.sources import name_path, read_source
+from reconciler.loader.target_defaults import find_place, merge_defaults
 from reconciler.loader.variables import VariableError, insert_variables
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def load_config(path: Path) -> Config:
             place = source.place_of(fault.path, at_key=fault.at_key)
             problems.append(source.make_problem(place, fault.message))
     if not problems:
+        source.value = merge_defaults(source.value)
         problems += _find_problems(source)
     if problems:
         raise InvalidInputError(render_problems(problems))
@@ -118,9 +120,9 @@ def resolve_target(config: Config, name: str | None, *, environment: Mapping[str
 
     def resolve(text: str, *path: str) -> str:
         try:
-            return insert_variables(text, environment, prefix="env")
+            return insert_variables(text, environment, prefix="env", target=chosen)
         except VariableError as error:
-            place = read_source(Path(config.path)).place_of(("targets", chosen, *path))
+            place = find_place(read_source(Path(config.path)), ("targets", chosen, *path))
             raise ConfigError(
                 f"{place}: {error}, and {'.'.join(path)} of target {chosen!r} needs it",
                 remedy="set it in the environment, or choose another target with --target",
@@ -152,7 +154,11 @@ def _find_problems(source: Source) -> list[Problem]:
     problems: list[Problem] = []
 
     def complain(message: str, *path: str | int) -> None:
-        problems.append(source.make_problem(source.place_of(path), message))
+        place = find_place(source, path)
+        # What the defaults say wrong is one problem, not one for each target.
+        is_shared = place != source.place_of(path)
+        if not is_shared or all(problem.place != place for problem in problems):
+            problems.append(source.make_problem(place, message))
 
     if value["owner"] == SQL_OWNER:
         complain(
@@ -172,7 +178,7 @@ def _find_problems(source: Source) -> list[Problem]:
             complain(f"{path[-1]}: ${{…}} is read in dsn, role and vars of targets only: write it out", *path)
             continue
         try:
-            insert_variables(text, _Anything(), prefix="env")
+            insert_variables(text, _Anything(), prefix="env", target="")
         except VariableError as error:
             complain(f"{path[-1]} of target {path[1]}: {error}", *path)
     for name, target in value["targets"].items():
@@ -246,6 +252,7 @@ def _make_target(name: str, value: dict[str, Any], governance: Governance) -> Ta
         ),
         runtime=_make_runtime(value.get("runtime", {})),
         governance=governance,
+        wave=int(value.get("wave", 0)),
     )
 
 

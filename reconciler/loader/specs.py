@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from reconciler.collector import paused_collector
 from reconciler.core.names import find_nearest
@@ -30,15 +30,19 @@ if TYPE_CHECKING:
     from reconciler.core.specs import Kind, Spec
     from reconciler.loader.sources import Source
 
+SpecFiles: TypeAlias = tuple["Sequence[Source]", "Sequence[Problem]"]
+"""The spec files that could be read, which nobody changes any more, and all problems of reading them."""
+
 _WHOLE_FILE = Definition(schema="jobs")
 
 
-def load_specs(config: Config, target: Target) -> tuple[Spec, ...]:
+def load_specs(config: Config, target: Target, files: SpecFiles | None = None) -> tuple[Spec, ...]:
     """Load the specs of one target.
 
     Args:
         config: Where the files are, which targets and secrets there are.
         target: The target, resolved: its variables and version of pg_cron are used.
+        files: What `load_sources` gave for this configuration, for many targets; None reads the files.
 
     Returns:
         Every resource that is declared for the target, in the order of output. Files that declare nothing at
@@ -48,7 +52,8 @@ def load_specs(config: Config, target: Target) -> tuple[Spec, ...]:
         InvalidInputError: Every problem of every file, each with its place.
     """
     with paused_collector():
-        sources, problems = load_sources(config)
+        sources, found = load_sources(config) if files is None else files
+        problems = list(found)
         declarations = [one for source in sources for one in _read_declarations(source, target)]
         if not declarations and not problems:
             problems.append(

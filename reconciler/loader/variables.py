@@ -25,7 +25,12 @@ class VariableError(ValueError):
 
 
 def insert_variables(
-    text: str, values: Mapping[str, str], *, prefix: Prefix = "var", is_sql: bool = False
+    text: str,
+    values: Mapping[str, str],
+    *,
+    prefix: Prefix = "var",
+    is_sql: bool = False,
+    target: str | None = None,
 ) -> str:
     """Replace every variable of a text.
 
@@ -35,6 +40,7 @@ def insert_variables(
         values: By name.
         prefix: The kind of variable that may stand here.
         is_sql: Leave `${` alone where no variable of ours follows.
+        target: What `${target}` stands for; None where it may not stand.
 
     Returns:
         The text with the values in it.
@@ -49,6 +55,8 @@ def insert_variables(
             return match[0]
         if escape:
             return match[0][1:]
+        if target is not None and match[0] == "${target}":
+            return target
         return _look_up(match[0], kind, name, end, values, prefix)
 
     return (_IN_SQL if is_sql else _REFERENCE).sub(replace, text)
