@@ -12,6 +12,7 @@ import click
 
 from reconciler.cli import exits
 from reconciler.cli.planning import make_request, refuse_problems, show_plan
+from reconciler.cli.selecting import load_paths, make_selection, selection_options
 from reconciler.cli.session import open_session, target_options
 from reconciler.errors import InvalidInputError, RightsError
 
@@ -64,6 +65,7 @@ emergency_option = click.option(
 @click.command()
 @click.argument("plan_path", metavar="[PLAN]", required=False)
 @target_options
+@selection_options
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--adopt", multiple=True, metavar="NAME", help="Take over an entry that nobody declared.")
 @consent_option
@@ -73,6 +75,9 @@ def apply(
     config_path: Path | None,
     target_name: str | None,
     dsn: str | None,
+    only: tuple[str, ...],
+    labels: tuple[tuple[str, str], ...],
+    paths: tuple[str, ...],
     yes: bool,
     adopt: tuple[str, ...],
     allow_deletes: int | str | None,
@@ -88,17 +93,30 @@ def apply(
     """
     from reconciler.database.apply import plan_target
 
+    selection = make_selection(only, labels, paths)
+    if allow_deletes is not None and not selection.is_empty:
+        raise click.UsageError(
+            "under --only, --label or --path nothing is deleted: leave --allow-deletes out"
+        )
     saved = None
     if plan_path is not None:
         from reconciler.cli.plan_files import read_saved_plan
 
         if adopt:
             raise click.UsageError("--adopt is said when the plan is made")
+        if not selection.is_empty:
+            raise click.UsageError("--only, --label and --path are said when the plan is made")
         saved = read_saved_plan(plan_path)
         adopt = saved.adopt
         target_name = target_name or saved.target
     session = open_session(config_path, target_name, dsn)
-    request = replace(make_request(session, adopt), emergency=emergency)
+    if saved is not None:
+        selection = load_paths(saved.selection, session.config)
+        if allow_deletes is not None and not selection.is_empty:
+            raise click.UsageError(
+                "the plan was made of a part and deletes nothing: leave --allow-deletes out"
+            )
+    request = replace(make_request(session, adopt, selection), emergency=emergency)
     if saved is not None:
         _require_same_place(saved, request)
     with session.connect() as conn:

@@ -9,6 +9,7 @@ import click
 
 from reconciler.cli import exits
 from reconciler.cli.planning import make_request, refuse_problems, show_plan
+from reconciler.cli.selecting import make_selection, selection_options
 from reconciler.cli.session import open_session, target_options
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @target_options
+@selection_options
 @click.option(
     "--format",
     "form",
@@ -30,7 +32,15 @@ if TYPE_CHECKING:
 @click.option("--exit-code", is_flag=True, help="Exit with 7 when there is drift.")
 @click.option("--alert", "tell", is_flag=True, help="Tell the channels of the jobs whose alert.on has drift.")
 def drift(
-    config_path: Path | None, target_name: str | None, dsn: str | None, form: str, exit_code: bool, tell: bool
+    config_path: Path | None,
+    target_name: str | None,
+    dsn: str | None,
+    only: tuple[str, ...],
+    labels: tuple[tuple[str, str], ...],
+    paths: tuple[str, ...],
+    form: str,
+    exit_code: bool,
+    tell: bool,
 ) -> int:
     """Show what was changed on the target behind the files' back; changes nothing.
 
@@ -39,7 +49,7 @@ def drift(
     from reconciler.database.apply import plan_target
 
     session = open_session(config_path, target_name, dsn)
-    request = make_request(session)
+    request = make_request(session, selection=make_selection(only, labels, paths))
     with session.connect() as conn:
         planned = plan_target(conn, request)
         refuse_problems(planned)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from reconciler.core.plan import Fingerprints, Plan
+    from reconciler.core.selection import Selection
     from reconciler.database.apply import Planned
 
 PLAN_LIMIT = 256 * 1024 * 1024
@@ -25,13 +26,14 @@ _PRINT = "plan --format json"
 _SAVE = "plan --out FILE"
 
 
-def write_plan(path: Path, planned: Planned, adopt: Collection[str]) -> None:
+def write_plan(path: Path, planned: Planned, adopt: Collection[str], selection: Selection) -> None:
     """Save a plan, so that exactly this can be applied.
 
     Args:
         path: The file; what is there is replaced.
         planned: The plan.
         adopt: Names of entries that it takes over.
+        selection: What it was made of; paths are seen from the folder of the configuration.
 
     Raises:
         InvalidInputError: The file cannot be written.
@@ -43,6 +45,7 @@ def write_plan(path: Path, planned: Planned, adopt: Collection[str]) -> None:
         role=facts.role,
         made_at=planned.observed.now,
         adopt=adopt,
+        selection=selection,
     )
     try:
         path.write_text(render_json.render_value(value), encoding="utf-8")

@@ -10,7 +10,9 @@ import click
 
 from reconciler.cli import exits
 from reconciler.cli.annotating import annotate_option
+from reconciler.cli.selecting import make_selection, selection_options, store_paths
 from reconciler.cli.session import Session, open_session, target_options
+from reconciler.core.selection import Selection, choose
 from reconciler.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -36,15 +38,21 @@ def find_actor() -> str:
     return next(filter(None, names), "")
 
 
-def make_request(session: Session, adopt: tuple[str, ...] = ()) -> Request:
+def make_request(
+    session: Session, adopt: tuple[str, ...] = (), selection: Selection | None = None
+) -> Request:
     """Load the specs and make the request of a plan or an apply.
 
     Args:
         session: With the target.
         adopt: Names of entries that may be taken over.
+        selection: What is planned of all that is declared; None, or an empty one, for everything.
 
     Returns:
         The request.
+
+    Raises:
+        ReconcilerError: The selection fits nothing.
     """
     import os
 
@@ -55,9 +63,12 @@ def make_request(session: Session, adopt: tuple[str, ...] = ()) -> Request:
     environment = os.environ
     specs = session.load_specs()
     stores = SecretStores(config=session.config, environment=environment)
+    selected = choose(specs, selection) if selection and not selection.is_empty else None
+    planned = specs if selected is None else [spec for spec in specs if spec.name in selected]
     return Request(
         specs=specs,
-        secrets=stores.collect(list_needed_secrets(specs)),
+        selected=selected,
+        secrets=stores.collect(list_needed_secrets(planned)),
         owner=session.config.owner,
         target=session.target,
         adopt=adopt,
@@ -115,6 +126,7 @@ def show_plan(planned: Planned, request: Request, form: str) -> None:
 @click.command()
 @annotate_option
 @target_options
+@selection_options
 @format_option
 @click.option("--adopt", multiple=True, metavar="NAME", help="Take over an entry that nobody declared.")
 @click.option(
@@ -135,6 +147,9 @@ def plan(
     config_path: Path | None,
     target_name: str | None,
     dsn: str | None,
+    only: tuple[str, ...],
+    labels: tuple[tuple[str, str], ...],
+    paths: tuple[str, ...],
     form: str,
     adopt: tuple[str, ...],
     out: Path | None,
@@ -148,7 +163,8 @@ def plan(
     from reconciler.database.apply import plan_target
 
     session = open_session(config_path, target_name, dsn)
-    request = make_request(session, adopt)
+    selection = make_selection(only, labels, paths)
+    request = make_request(session, adopt, selection)
     with session.connect() as conn:
         planned = plan_target(conn, request)
         refuse_problems(planned)
@@ -159,7 +175,7 @@ def plan(
     if out is not None:
         from reconciler.cli.plan_files import write_plan
 
-        write_plan(out, planned, adopt)
+        write_plan(out, planned, adopt, store_paths(selection, session.config))
     show_plan(planned, request, form)
     if out is not None and form == "text":
         click.echo(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from reconciler.core.canonical import digest, render_canonical
 from reconciler.core.plan import Fingerprints
+from reconciler.core.selection import Selection, read_selection
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -32,6 +33,7 @@ class SavedPlan:
         role: That was connected when it was made.
         made_at: By the database's clock, RFC 3339; "" where it was not asked.
         adopt: Names of entries that it takes over.
+        selection: What it was made of; paths are seen from the folder of the configuration.
         fingerprints: What it holds for.
         migrations: Names of the migrations that it runs first.
         changes: As JSON, by kind and name.
@@ -44,13 +46,20 @@ class SavedPlan:
     role: str
     made_at: str
     adopt: tuple[str, ...]
+    selection: Selection
     fingerprints: Fingerprints
     migrations: tuple[str, ...]
     changes: Mapping[tuple[str, str], Mapping[str, Any]]
 
 
 def seal(
-    value: Mapping[str, Any], *, database: str, role: str, made_at: datetime | None, adopt: Collection[str]
+    value: Mapping[str, Any],
+    *,
+    database: str,
+    role: str,
+    made_at: datetime | None,
+    adopt: Collection[str],
+    selection: Selection | None = None,
 ) -> dict[str, Any]:
     """Add to the JSON of a plan what an apply needs to know of it, with a digest of all.
 
@@ -60,6 +69,7 @@ def seal(
         role: That was connected.
         made_at: By the database's clock, aware; None where it was not asked.
         adopt: Names of entries that the plan takes over.
+        selection: What it was made of; None, or an empty one, for everything.
 
     Returns:
         The same with the key `saved`.
@@ -69,6 +79,7 @@ def seal(
         "database": database,
         "role": role,
         "adopt": sorted(set(adopt)),
+        **({"selection": selection.to_json()} if selection and not selection.is_empty else {}),
     }
     return {**value, "saved": {**saved, "digest": _digest({**value, "saved": saved})}}
 
@@ -105,6 +116,7 @@ def open_saved(value: Mapping[str, Any]) -> SavedPlan:
         role=saved["role"],
         made_at=saved["made_at"] or "",
         adopt=tuple(saved["adopt"]),
+        selection=read_selection(saved.get("selection")),
         fingerprints=Fingerprints(desired=prints["desired"], observed=prints["observed"]),
         migrations=tuple(value["migrations"]),
         changes={(change["kind"], change["name"]): change for change in value["changes"]},

@@ -18,6 +18,7 @@ from reconciler.core.policies import Governance
 from reconciler.core.preflight import find_dangers
 from reconciler.core.runtime_jobs import find_neighbours
 from reconciler.core.secret_needs import find_missing_secrets
+from reconciler.core.selection import narrow
 from reconciler.core.spec_policies import find_forbidden_roles, find_warnings
 from reconciler.core.specs import JobSpec
 from reconciler.core.steps import Steps, make_steps
@@ -192,6 +193,12 @@ def _plan(observation: Observation, request: Request, *, known: Planned | None =
         )
         if request.past is not None:
             desired = put_back_entries(desired, request.past)
+        if request.selected is not None:
+            desired = narrow(desired, request.selected)
+            left_out = {spec.place for spec in request.specs}.difference(
+                spec.place for spec in request.planned_specs
+            )
+            problems = tuple(problem for problem in problems if problem.place not in left_out)
     else:
         desired, problems = known.desired, known.problems
     plan = make_plan(
@@ -203,7 +210,7 @@ def _plan(observation: Observation, request: Request, *, known: Planned | None =
         migrations=[migration.name for migration in pending],
         adopt=request.adopt,
     )
-    missing = find_missing_secrets(request.specs, observed.secrets, request.secrets)
+    missing = find_missing_secrets(request.planned_specs, observed.secrets, request.secrets)
     plan = replace(plan, notices=(*plan.notices, *missing))
     return _judge(Planned(plan=plan, desired=desired, observed=observed, problems=problems), request)
 
@@ -216,9 +223,15 @@ def _judge(planned: Planned, request: Request) -> Planned:
     assert observed.now is not None  # noqa: S101 - each observation asks for it
     verdict = judge_changes(plan.changes, governance, now=observed.now, emergency=request.emergency)
     role = request.target.role or observed.facts.role
-    notices = (*plan.notices, *verdict.notices, *find_warnings(request.specs, governance.specs, role=role))
+    notices = (
+        *plan.notices,
+        *verdict.notices,
+        *find_warnings(request.planned_specs, governance.specs, role=role),
+    )
     forbidden = (
-        () if request.target.role else find_forbidden_roles(request.specs, governance.specs, role=role)
+        ()
+        if request.target.role
+        else find_forbidden_roles(request.planned_specs, governance.specs, role=role)
     )
     return replace(
         planned,

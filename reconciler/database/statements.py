@@ -44,6 +44,7 @@ class Request:
         past: What entries are to be to the letter, where a state of before is restored; None where the specs
             and the server decide.
         emergency: Why windows and forbidden times do not count for once, for the revision; "" where they do.
+        selected: Names of the specs that are planned; None for all of them.
     """
 
     specs: Sequence[Spec]
@@ -55,6 +56,14 @@ class Request:
     secrets: Mapping[str, StoredSecret] = field(default_factory=dict)
     past: Past | None = None
     emergency: str = ""
+    selected: Collection[str] | None = None
+
+    @property
+    def planned_specs(self) -> Sequence[Spec]:
+        """The specs that are planned."""
+        if self.selected is None:
+            return self.specs
+        return [spec for spec in self.specs if spec.name in self.selected]
 
 
 def list_entry_statements(steps: Steps) -> Iterator[Statement]:
