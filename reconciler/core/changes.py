@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from reconciler.core.specs import Kind
     from reconciler.core.state import Entry
 
-Action = Literal["create", "update", "delete", "adopt"]
-Reason = Literal["declared", "edited", "drifted", "both", "removed", "renamed", "adopted"]
+Action = Literal["create", "update", "adopt", "retire", "delete"]
+Reason = Literal["declared", "edited", "drifted", "both", "removed", "renamed", "adopted", "restored"]
 
-ACTIONS: tuple[Action, ...] = ("create", "update", "adopt", "delete")
+ACTIONS: tuple[Action, ...] = ("create", "update", "adopt", "retire", "delete")
 """Every action in the order in which changes are shown: what is taken away comes last."""
 
 
@@ -73,19 +75,21 @@ class Change:
     """One difference between what is declared and what the target holds.
 
     Attributes:
-        action: create, update, delete, or adopt: mark as ours what is already as declared.
+        action: create, update, delete; adopt: mark as ours what is already as declared; retire: let it stand
+            still until its grace is over.
         kind: Of the resource.
         name: Of the resource.
         reason: declared, edited (the files changed it), drifted (the database changed it), both, removed,
-            renamed, adopted.
+            renamed, adopted, restored (declared again, or brought back, in its grace).
         before: What the target holds; None for create.
         after: What is declared; None for delete.
-        fields: What differs, sorted by path; only for update.
+        fields: What differs, sorted by path; only for update and retire.
         source: Where it is declared, or was, as `path:line`.
         once: Whether it is a one-time job, a row of the jobs table.
         renamed_from: The name it had; "" if none.
         protect: Whether it is to be safe from pruning.
         obstacle: What hinders it; None if nothing does.
+        retired_until: When its grace ends, or ended, by what the target holds; None where it is not retired.
     """
 
     action: Action
@@ -100,3 +104,9 @@ class Change:
     renamed_from: str = ""
     protect: bool = False
     obstacle: Obstacle | None = None
+    retired_until: datetime | None = None
+
+    @property
+    def needs_consent(self) -> bool:
+        """Whether it takes something away to which nobody consented: a grace was consented to as it began."""
+        return self.action in {"retire", "delete"} and self.retired_until is None
