@@ -178,3 +178,11 @@ def test_the_next_opening_is_the_first_moment_that_is_open(
         assert closure is not None
         far = closure.opens_at is not None and closure.opens_at > now + timedelta(days=39)
         assert closure.opens_at == found or (found is None and far)
+
+
+def test_a_window_whose_days_are_no_more_never_opens() -> None:
+    """The calendar ends with the year 9999, and nothing opens on its last day."""
+    windows = ChangeWindows(allow=(Blackout(first=date.max),))
+    closure = find_closure(windows, now=at("2026-12-20T00:00"))
+    assert closure is not None
+    assert closure.opens_at is None

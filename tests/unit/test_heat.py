@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from reconciler.core.specs import Blackout
 from reconciler.core.times.clocks import find_zone
-from reconciler.core.times.heat import Load, find_busiest, find_days, make_heat, make_load
+from reconciler.core.times.heat import (
+    Load,
+    find_busiest,
+    find_days,
+    find_level,
+    find_levels,
+    make_heat,
+    make_load,
+)
 from reconciler.core.times.minutes import make_stretch
 from reconciler.core.times.occurrences import find_runs_between
 from reconciler.core.times.timetable import Scheduled
@@ -230,3 +238,23 @@ def test_ten_thousand_jobs_take_less_than_a_second() -> None:
     find_busiest(load, 5)
     assert process_time() - start < 1
     assert heat.starts > 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("schedules", "levels"),
+    [
+        ((), (0, 0, 0)),
+        (("0 0 * * *",), (1, 1, 1)),
+        (("0 0 * * *", "* 1 * * *"), (3, 15, 60)),
+    ],
+)
+def test_levels_tell_few_starts_from_many(schedules: tuple[str, ...], levels: tuple[int, ...]) -> None:
+    """Each level reaches as many times further as the one before; all that is equal is of one level."""
+    heat = week([scheduled(f"job-{number}", text) for number, text in enumerate(schedules)], WEEKS[-1])
+    assert find_levels(heat, 3) == levels
+
+
+@pytest.mark.parametrize(("starts", "level"), [(0, 0), (1, 1), (3, 1), (4, 2), (15, 2), (60, 3)])
+def test_a_cell_is_of_the_first_level_that_reaches_so_far(starts: int, level: int) -> None:
+    """Without a start it is of none."""
+    assert find_level(starts, (3, 15, 60)) == level

@@ -140,3 +140,21 @@ def test_ten_thousand_new_jobs_take_less_than_half_a_second_more() -> None:
     start = process_time()
     assert notices(*made, observed=observed)
     assert process_time() - start < without + 0.5
+
+
+def test_a_zone_that_only_the_server_knows_stops_no_plan() -> None:
+    """Where this machine cannot tell its times, nothing is said of herds."""
+    observed = observe()
+    elsewhere = replace(
+        observed, facts=replace(observed.facts, settings={**observed.facts.settings, "timezone": "Mars/Base"})
+    )
+    assert notices(*(daily(name) for name in "abcd"), observed=elsewhere) == []
+
+
+def test_what_does_not_start_or_cannot_be_read_is_in_no_herd() -> None:
+    """Inactive jobs, and a schedule of which nobody knows when it comes."""
+    idle = daily("idle", active=False)
+    odd = make_scheduled("odd", schedule="61 * * * *", document=make_document(schedule="61 * * * *"))
+    (notice,) = notices(*(daily(name) for name in "abcd"), idle, odd)
+    assert notice.names == ("a", "b", "c", "d")
+    assert "4 jobs start in one minute" in notice.message

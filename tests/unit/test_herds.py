@@ -292,3 +292,17 @@ def test_crowded_minutes_are_bits() -> None:
     """One for each minute with a herd."""
     load = make_herd_load(list_scheduled(jobs(3)), MONDAY, "GMT", days=2)
     assert find_crowded(load, Capacity(limit=2, known=True)) == 1 | 1 << 1440
+
+
+def test_a_herd_of_many_times_names_the_first_ones() -> None:
+    """Times that no pace says are counted."""
+    specs = [replace(one, trigger=Every(interval=timedelta(minutes=90))) for one in jobs(3)]
+    (herd,) = herds(specs, 2)
+    assert herd.when == "each day at 00:00, 01:30, 03:00, 04:30 and 12 other times"
+
+
+def test_of_a_few_days_a_herd_is_called_by_its_dates() -> None:
+    """Two days say nothing about every day, nor about weekdays."""
+    load = make_herd_load(list_scheduled(jobs(3)), MONDAY, "GMT", days=2)
+    (herd,) = find_herds(load, "GMT", Capacity(limit=2, known=True))
+    assert herd.when == "on 2026-11-23 and 2026-11-24 at 00:00"

@@ -283,3 +283,24 @@ def test_what_this_release_would_not_take_is_refused(
             remember(hold(kind, "a", render_canonical(document))), CONFIG, CONFIG.targets["test"]
         )
     assert "revision 3 cannot be restored" in refused.value.message
+
+
+def test_a_stored_creation_has_one_side() -> None:
+    """Nothing differs where there was nothing before; the name differs only where it was another."""
+    side = {"spec": {"sql": "SELECT 1"}, "entry": None}
+    value = {
+        "action": "create", "kind": "queue", "name": "a", "reason": "declared", "source": "jobs.d/a.yaml:3",
+        "before": None, "after": side,
+    }  # fmt: skip
+    created = read_change(value)
+    assert (created.before, created.fields) == (None, ())
+    assert created.after == Snapshot(document=render_canonical(side["spec"]), entry=None)
+    edited = {"action": "update", "reason": "edited", "before": {**side, "spec": {"sql": "SELECT 2"}}}
+    assert [field.path for field in read_change({**value, **edited}).fields] == ["spec.sql"]
+
+
+def test_entries_that_are_as_they_were_need_no_word() -> None:
+    """Where this release makes the same of them, no note says otherwise."""
+    then = make_entry("a", username="bob")
+    desired = put_back_entries(make_desired_state(make_scheduled("a")), Past(revision=3, entries={"a": then}))
+    assert (desired.resources["a"].entry, desired.notices) == (then, ())

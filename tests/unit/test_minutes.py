@@ -189,3 +189,25 @@ def test_segments_say_what_comes_again() -> None:
         for part in list_segments(clock, spring.first, spring.stop)
     ]
     assert parts == [(120, 60, False), (1260, 120, False)]
+
+
+def test_each_timing_of_a_zone_keeps_to_its_own_blackout() -> None:
+    """What timings share of a zone is found once, and their windows are not shared."""
+    stretch = make_stretch(datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 6, 2, tzinfo=UTC))
+    finder = MinuteFinder(stretch)
+    hourly = Timing(zone="Europe/Oslo", rule=parse_rule("0 * * * *"))
+    nights = replace(hourly, blackout=(Blackout(start=0, end=6 * 60),))
+    noons = replace(hourly, blackout=(Blackout(start=12 * 60, end=13 * 60),))
+    assert [finder.find(timing).bit_count() for timing in (nights, noons, hourly)] == [18, 23, 24]
+    assert not finder.find(noons) >> 10 * 60 & 1
+
+
+def test_a_spread_does_not_bring_back_what_the_clocks_show_twice() -> None:
+    """The second 02:30 of the night is not wanted, nor what would be put off from it into the next day."""
+    start = datetime(2026, 10, 26, 1, 15, tzinfo=UTC)
+    finder = MinuteFinder(make_stretch(start, start + timedelta(hours=2)))
+    daily = Timing(zone="Europe/Oslo", rule=parse_rule("30 2 * * *"), ambiguous="first")
+    assert finder.find(replace(daily, shift=timedelta(hours=23, minutes=59))) == 0
+    assert list_bits(
+        finder.find(replace(daily, ambiguous="both", shift=timedelta(hours=23, minutes=59)))
+    ) == [14]

@@ -436,3 +436,13 @@ def test_no_foreign_text_is_read_as_markdown(texts: list[str], action: str) -> N
     rest = _read_foreign(text)
     rest = re.sub(r"(?m)^(> )?\*\*[A-Za-z0-9 :,.]+\*\*|^### |^> |</?sub>", "", rest)
     assert not re.search(r"[@#<>\[\]`*_~|\\/&!$]|www|://|[^\x00-\x7f·…→]", rest), rest
+
+
+def test_a_plan_of_an_older_release_has_no_code_of_consent() -> None:
+    """Its deletions are listed all the same."""
+    value = make_plan_value(changes=[make_change("old")])
+    assert "To consent to exactly these: `--allow-deletes 1-" in render_comment(value, SUBJECT)
+    del value["consent"]
+    text = render_comment(value, SUBJECT)
+    assert "> **Deletes 1:** `old`" in text
+    assert "consent" not in text

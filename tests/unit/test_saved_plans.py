@@ -178,3 +178,10 @@ def test_a_plan_that_was_applied_is_said_to_be() -> None:
     assert find_stale(saved, make_plan(), MOVED_TARGET)[-1] == (
         "nothing is left to change: it may have been applied already"
     )
+
+
+def test_numbers_that_no_json_has_are_found() -> None:
+    """Python reads NaN from a file; nobody could have sealed it."""
+    value = save(make_plan(make_change()))
+    with pytest.raises(ValueError, match="was altered since it was made"):
+        open_saved({**value, "more": float("nan")})

@@ -40,12 +40,10 @@ class Outcome:
     Attributes:
         history: The entries after it.
         value: What it returns, as far as a later statement may use it.
-        was_perhaps: Whether it was about an entry that is only perhaps there.
     """
 
     history: History
     value: Value = True
-    was_perhaps: bool = False
 
 
 def execute_call(call: Call, scope: Scope, role: str | None, source: Source) -> Outcome:
@@ -129,7 +127,7 @@ def _alter(call: Call, scope: Scope, role: str, source: Source) -> Outcome:
     key = (made.name or key[0], made.role)
     if problem:
         history = history.doubt(key, problem, active=made.active)
-    return Outcome(history, value=True, was_perhaps=bool(before.perhaps))
+    return Outcome(history)
 
 
 def _alter_column(made: Made, call: Call, column: str, role: str) -> Made:
@@ -160,17 +158,12 @@ def _unschedule(call: Call, scope: Scope, role: str, source: Source) -> Outcome:
     else:
         parameter = "name" if call.function == "drop_queue_worker" else "job_name"
         value = read_value(call.arguments[parameter], scope)
-        if isinstance(value, str):
-            key = (value, role)
-        elif value is None:
+        if value is None:
             return Outcome(history, None)
-        else:
-            _need_text(call, parameter)
-            raise UnreadableError("its name cannot be read")
-    before = history.entries.get(key)
-    if before is None:
+        key = (value if isinstance(value, str) else _need_text(call, parameter), role)
+    if key not in history.entries:
         raise MissingJobError
-    return Outcome(history.remove(key), was_perhaps=bool(before.perhaps))
+    return Outcome(history.remove(key))
 
 
 def _create_worker(call: Call, scope: Scope, role: str, source: Source) -> Outcome:
@@ -255,13 +248,8 @@ def _read_identity(call: Call, parameter: str, current: str) -> str:
     if parameter not in call.arguments:
         return CURRENT
     tokens = call.arguments[parameter]
-    words = [token.value for token in tokens]
-    if words[:1] == [current] or words[:1] == ["session_user"]:
-        scope = Scope(history=History(), role=CURRENT)
-        bare = tokens if "::" not in words else tokens[: words.index("::")]
-        if read_value(bare, scope) is Special.CURRENT:
+    if tokens and tokens[0].is_word(current, "session_user"):
+        value = read_value(tokens, Scope(history=History(), role=CURRENT))
+        if value is Special.CURRENT:
             return CURRENT
-    value = _read(call, parameter)
-    if value is None:
-        return CURRENT
-    return _need_text(call, parameter)
+    return CURRENT if _read(call, parameter) is None else _need_text(call, parameter)

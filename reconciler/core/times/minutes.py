@@ -16,7 +16,7 @@ from reconciler.core.times.clocks import to_instant, to_seconds
 from reconciler.core.times.occurrences import clock_of, find_runs_between
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from reconciler.core.specs import Blackout
     from reconciler.core.times.clocks import Clock
@@ -79,12 +79,8 @@ class Tally:
 
     __slots__ = ("planes",)
 
-    def __init__(self, planes: Iterable[int] = ()) -> None:
-        self.planes = list(planes)
-
-    def copy(self) -> Tally:
-        """Return a tally of its own with the same counts."""
-        return Tally(self.planes)
+    def __init__(self) -> None:
+        self.planes: list[int] = []
 
     def add(self, minutes: int, times: int = 1) -> None:
         """Count minutes.
@@ -248,10 +244,9 @@ class MinuteFinder:
         clock = clock_of(timing.zone)
         minutes = 0
         low = stretch.first
+        changes = [change // 60 for change in clock.changes if low < change // 60 + _NEAR]
         # Around each change the engine decides what is wanted; elsewhere the clocks show the rule.
-        for change in (*(change // 60 for change in clock.changes), stretch.stop + 2 * _NEAR):
-            if change + _NEAR <= low:
-                continue
+        for change in (*(each for each in changes if each < stretch.stop + _NEAR), stretch.stop + _NEAR):
             quiet = min(max(change - _NEAR, low), stretch.stop)
             ahead, odd = divmod(clock.offset_at(low * 60), 60)
             if odd:
@@ -262,8 +257,6 @@ class MinuteFinder:
             low = min(change + _NEAR, stretch.stop)
             if quiet < low:
                 minutes |= self._follow(timing, quiet, low)
-            if low == stretch.stop:
-                break
         return minutes
 
     def _follow(self, timing: Timing, first: int, stop: int) -> int:
