@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Prune = Literal["never", "confirm", "auto"]
+Stage = Literal["add-only", "declared-only", "authoritative"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +25,16 @@ class Policy:
             the limits.
         max_deletes: Deletions that need no consent under `auto`.
         max_delete_share: The share of the owner's resources, 0 to 1, whose deletion needs no consent.
+        stage: How far it goes. add-only: it creates, and marks as ours what is as declared. declared-only: it
+            also changes and takes away what this owner declares or declared. authoritative: it also deletes
+            the entries that nobody declared.
         grace: How long what is no longer declared stands still before it is deleted; zero deletes it at once.
     """
 
     prune: Prune = "never"
     max_deletes: int = 5
     max_delete_share: float = 0.5
+    stage: Stage = "declared-only"
     grace: timedelta = timedelta()
 
 

@@ -182,6 +182,9 @@ def _find_problems(source: Source) -> list[Problem]:
         except VariableError as error:
             complain(f"{path[-1]} of target {path[1]}: {error}", *path)
     for name, target in value["targets"].items():
+        if target.get("stage") == "authoritative" and target.get("prune", "never") == "never":
+            fault = "authoritative deletes what nobody declared, and prune: never deletes nothing"
+            complain(f"stage of target {name}: {fault}: write prune: confirm", "targets", name, "stage")
         runtime = target.get("runtime")
         for key, text in runtime.items() if isinstance(runtime, dict) else ():
             fault = _find_duration_fault(key, text) if key != "runners" else ""
@@ -249,6 +252,7 @@ def _make_target(name: str, value: dict[str, Any], governance: Governance) -> Ta
             prune=value.get("prune", usual.prune),
             max_deletes=int(limits.get("deletes", usual.max_deletes)),
             max_delete_share=float(limits.get("delete_share", usual.max_delete_share)),
+            stage=value.get("stage", usual.stage),
         ),
         runtime=_make_runtime(value.get("runtime", {})),
         governance=governance,
