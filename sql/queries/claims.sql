@@ -36,13 +36,15 @@ SELECT c.id
 SELECT id, cancelled_by FROM reconciler.renew_leases(%(worker)s, %(ids)s::bigint[], %(tokens)s::bigint[])
 
 -- name: rescue
-SELECT reconciler.rescue_jobs(%(max)s)
+SELECT reconciler.rescue_jobs(%(max)s) WHERE reconciler.is_home()
 
 -- name: report
 SELECT reconciler.report_worker(%(id)s, %(host)s, %(pid)s, %(queues)s::text[], %(concurrency)s, %(is_leaving)s)
 
 -- name: read_settings
+-- A worker that begins in a copy is told why it may not.
 SELECT q.name, extract(epoch FROM s.lease)::double precision AS lease,
        s.concurrency IS NOT NULL OR s.rate_count IS NOT NULL OR s.mode = 'blocking' AS is_limited,
        clock_timestamp() AS read_at
   FROM unnest(%(queues)s::text[]) AS q (name), reconciler.find_queue_settings(q.name) AS s
+ WHERE reconciler.require_home()
