@@ -20,8 +20,14 @@ if TYPE_CHECKING:
     from reconciler.core.preflight import Finding
     from reconciler.core.state import Notice
 
-SIGNS: dict[Action, str] = {"create": "+", "update": "~", "adopt": "=", "delete": "-"}
-_COLOURS: dict[Action, str] = {"create": "green", "update": "yellow", "adopt": "cyan", "delete": "red"}
+SIGNS: dict[Action, str] = {"create": "+", "update": "~", "adopt": "=", "delete": "-", "release": ">"}
+_COLOURS: dict[Action, str] = {
+    "create": "green",
+    "update": "yellow",
+    "adopt": "cyan",
+    "delete": "red",
+    "release": "magenta",
+}
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _NAMES_SHOWN = 8
 _ROOM = 100

@@ -12,10 +12,22 @@ if TYPE_CHECKING:
     from reconciler.core.specs import Kind
     from reconciler.core.state import Entry
 
-Action = Literal["create", "update", "adopt", "retire", "delete"]
-Reason = Literal["declared", "edited", "drifted", "both", "removed", "renamed", "adopted", "restored"]
+Action = Literal["create", "update", "adopt", "retire", "delete", "release"]
+Reason = Literal[
+    "declared",
+    "edited",
+    "drifted",
+    "both",
+    "removed",
+    "renamed",
+    "adopted",
+    "restored",
+    "unmanaged",
+    "released",
+    "transferred",
+]
 
-ACTIONS: tuple[Action, ...] = ("create", "update", "adopt", "retire", "delete")
+ACTIONS: tuple[Action, ...] = ("create", "update", "adopt", "retire", "delete", "release")
 """Every action in the order in which changes are shown: what is taken away comes last."""
 
 
@@ -76,14 +88,15 @@ class Change:
 
     Attributes:
         action: create, update, delete; adopt: mark as ours what is already as declared; retire: let it stand
-            still until its grace is over.
+            still until its grace is over; release: mark it as ours no more.
         kind: Of the resource.
         name: Of the resource.
         reason: declared, edited (the files changed it), drifted (the database changed it), both, removed,
-            renamed, adopted, restored (declared again, or brought back, in its grace).
+            renamed, adopted, restored (declared again, or brought back, in its grace), unmanaged (nobody
+            declared it), released, transferred (to another owner, or by one).
         before: What the target holds; None for create.
         after: What is declared; None for delete.
-        fields: What differs, sorted by path; only for update and retire.
+        fields: What differs, sorted by path; only for update, retire and release.
         source: Where it is declared, or was, as `path:line`.
         once: Whether it is a one-time job, a row of the jobs table.
         renamed_from: The name it had; "" if none.

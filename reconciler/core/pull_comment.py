@@ -32,8 +32,10 @@ _OPEN_LINES: Final = 8
 _DIFF_LINES: Final = 4_000
 _URL: Final = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]+)?(?:/[A-Za-z0-9._~%/-]*)?")
 _UNSAFE: Final = re.compile(r"[^a-z0-9._-]")
+_IN_PLACE: Final = frozenset({"update", "retire", "release"})
 # What is taken away comes first: no cut at the limit may hide it.
-_ORDER: Final = {action: rank for rank, action in enumerate(("delete", "update", "create", "adopt"))}
+_FIRST: Final = ("delete", "retire", "release", "update", "create", "adopt")
+_ORDER: Final = {action: rank for rank, action in enumerate(_FIRST)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +192,7 @@ def _render_part(part: _Part) -> str:
 def _list_parts(change: Mapping[str, Any]) -> Iterator[_Part]:
     if change["action"] == "adopt":
         return
-    if change["action"] == "update":
+    if change["action"] in _IN_PLACE:
         values = [(field["path"], field["before"], field["after"]) for field in change["fields"]]
     else:
         is_new = change["action"] == "create"
