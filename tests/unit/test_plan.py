@@ -54,7 +54,7 @@ def test_adopting_what_is_as_declared_is_no_pending_change() -> None:
 def test_a_plan_counts_what_it_would_do() -> None:
     """Every action is counted, and what is pending is what alters the target."""
     plan = _plan(make_desired_state(make_scheduled("a"), make_scheduled("x")), _owned("ab"), _AUTO)
-    assert plan.count() == {"create": 1, "update": 0, "adopt": 0, "delete": 1}
+    assert plan.count() == dict.fromkeys(ACTIONS, 0) | {"create": 1, "delete": 1}
     assert not plan.is_empty
     assert [change.name for change in plan.deletions] == ["b"]
     assert (plan.resources, plan.owned, plan.owner, plan.target) == (2, 2, "shop", "staging")
