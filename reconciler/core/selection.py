@@ -233,7 +233,7 @@ def _is_in(place: Place, path: str) -> bool:
 def _make_error(what: str, wanted: str, known: Iterator[str]) -> ReconcilerError:
     words = sorted(set(known))
     nearest = find_nearest(wanted, words)
-    remedy = f"did you mean {nearest}?" if nearest else f"there are {_list_names(words)}"
+    remedy = f"did you mean {nearest}?" if nearest else f"there are {_list_names(words) or 'none'}"
     return ReconcilerError(f"{what} fits nothing that is declared for this target", remedy=remedy)
 
 
