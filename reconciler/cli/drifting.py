@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
 
 from reconciler.cli import exits
-from reconciler.cli.planning import make_request, refuse_problems, show_plan
+from reconciler.cli.drift_looks import DriftWatch, look_for_drift, show_drift
+from reconciler.cli.planning import make_request
 from reconciler.cli.selecting import make_selection, selection_options
 from reconciler.cli.session import open_session, target_options
+from reconciler.cli.watching import Journal, Stop, connect_warily, keep_on, read_interval
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from reconciler.core.changes import Change
+    from reconciler.cli.session import Session
+    from reconciler.database.statements import Request
+
+_INTERVAL = timedelta(minutes=1)
 
 
 @click.command()
@@ -31,6 +37,10 @@ if TYPE_CHECKING:
 )
 @click.option("--exit-code", is_flag=True, help="Exit with 7 when there is drift.")
 @click.option("--alert", "tell", is_flag=True, help="Tell the channels of the jobs whose alert.on has drift.")
+@click.option("--watch", "is_watching", is_flag=True, help="Go on until a signal, and tell what is new.")
+@click.option(
+    "--interval", callback=read_interval, metavar="DURATION", help="With --watch: between two looks [1m]."
+)
 def drift(
     config_path: Path | None,
     target_name: str | None,
@@ -41,36 +51,47 @@ def drift(
     form: str,
     exit_code: bool,
     tell: bool,
+    is_watching: bool,
+    interval: timedelta | None,
 ) -> int:
     """Show what was changed on the target behind the files' back; changes nothing.
 
     What the files changed and nobody applied yet is no drift; plan shows it.
     """
-    from reconciler.database.apply import plan_target
-
+    selection = make_selection(only, labels, paths)
+    if is_watching:
+        if exit_code or form == "markdown":
+            raise click.UsageError("--exit-code and --format markdown are for one look, not for --watch")
+        return _watch(
+            lambda: open_session(config_path, target_name, dsn),
+            lambda session: make_request(session, selection=selection),
+            interval=interval or _INTERVAL,
+            as_json=form == "json",
+            tell=tell,
+        )
+    if interval is not None:
+        raise click.UsageError("--interval goes with --watch")
     session = open_session(config_path, target_name, dsn)
-    request = make_request(session, selection=make_selection(only, labels, paths))
+    request = make_request(session, selection=selection)
     with session.connect() as conn:
-        planned = plan_target(conn, request)
-        refuse_problems(planned)
-        drifted = tuple(change for change in planned.plan.changes if change.reason in {"drifted", "both"})
-        if tell:
-            from reconciler.database.alerts import open_drift_alerts, require_outbox
-
-            require_outbox(conn)
-            messages = {change.name: _describe_drift(change) for change in drifted}
-            open_drift_alerts(conn, messages, owner=request.owner)
-    shown = replace(planned, plan=replace(planned.plan, changes=drifted, notices=(), migrations=(), kept=()))
-    if drifted or form != "text":
-        show_plan(shown, request, form)
-    else:
-        click.echo(f"No drift on {planned.plan.target}: nothing was changed behind the files' back.")
-    return exits.DRIFT if exit_code and drifted else exits.DONE
+        planned = look_for_drift(conn, request, tell=tell)
+    show_drift(planned, form)
+    return exits.DRIFT if exit_code and planned.plan.changes else exits.DONE
 
 
-def _describe_drift(change: Change) -> str:
-    """Say in one line what an alert tells."""
-    fields = "; ".join(
-        f"{field.path} is {field.before!r}, declared is {field.after!r}" for field in change.fields[:5]
-    )
-    return f"{change.name} was changed on the target" + (f": {fields}" if fields else "")
+def _watch(
+    open_anew: Callable[[], Session],
+    make_anew: Callable[[Session], Request],
+    *,
+    interval: timedelta,
+    as_json: bool,
+    tell: bool,
+) -> int:
+    """Look until a signal comes; without a configuration, or such a target in it, it does not begin."""
+    with Stop() as stop:
+        journal = Journal(open_anew().target.name, as_json=as_json)
+        watch = DriftWatch(
+            open_session=open_anew, make_request=make_anew, connect=connect_warily, journal=journal, tell=tell
+        )
+        keep_on(watch.look, interval=interval, journal=journal, stop=stop)
+    return exits.DONE

@@ -47,12 +47,14 @@ class Subject:
         scope: Tells plans of the same target apart, where one repository has several configurations.
         commit: What was planned; "" where it is not known.
         run_url: Where the whole plan can be had; "" where it is not known.
+        is_drift: Whether only what was changed on the target is shown.
     """
 
     target: str
     scope: str = ""
     commit: str = ""
     run_url: str = ""
+    is_drift: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,16 @@ def render_failure(subject: Subject) -> str:
 
 def _render_head(plan: Mapping[str, Any], subject: Subject) -> Iterator[str]:
     yield make_marker(subject.target, subject.scope)
-    yield f"### Plan for {span(plan['target'])}, owner {span(plan['owner'])}"
+    what = "Drift on" if subject.is_drift else "Plan for"
+    yield f"### {what} {span(plan['target'])}, owner {span(plan['owner'])}"
+    if subject.is_drift:
+        count = len(plan["changes"])
+        yield (
+            f"**{count} changed on the target behind the files' back;** the next apply puts that right."
+            if count
+            else "**No drift:** nothing was changed behind the files' back."
+        )
+        return
     counts = {action: sum(one["action"] == action for one in plan["changes"]) for action in ACTIONS}
     if not plan["empty"]:
         counted = [f"{count} to {action}" for action, count in counts.items() if count]

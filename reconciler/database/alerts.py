@@ -304,22 +304,35 @@ def list_alerts(conn: psycopg.Connection, *, everything: bool = False, limit: in
         return cursor.execute(load_queries("alerts")["list_alerts"], values).fetchall()
 
 
-def open_drift_alerts(conn: psycopg.Connection, drifted: Mapping[str, str], *, owner: str) -> list[str]:
+def open_drift_alerts(
+    conn: psycopg.Connection,
+    drifted: Mapping[str, str],
+    *,
+    owner: str,
+    among: Collection[str] | None = None,
+) -> list[str]:
     """Tell of what drifted, where the job's policy wants that, and close what drifts no longer.
 
     Args:
         conn: In autocommit mode.
         drifted: What drifted, by name, each with a message; everything of this owner that drifted now.
         owner: Whose resources were looked at; alerts of others stay as they are.
+        among: What was looked at of it; alerts of others stay as they are. None for everything.
 
     Returns:
-        Names whose alerts were closed.
+        Names whose alerts were closed. Those who are told of a job's drift and of its recoveries are told
+        that it is as declared again.
     """
     queries = load_queries("alerts")
-    values = {"owner": owner, "names": list(drifted), "messages": list(drifted.values())}
+    values = {
+        "owner": owner,
+        "names": list(drifted),
+        "messages": list(drifted.values()),
+        "among": None if among is None else sorted(among),
+    }
     with conn.transaction():
         conn.execute(queries["open_drift_alerts"], values)
-        return [name for (name,) in conn.execute(queries["resolve_drift_alerts"], values)]
+        return [name for name, _ in conn.execute(queries["resolve_drift_alerts"], values)]
 
 
 def _read_delivery(row: dict[str, Any]) -> Delivery:

@@ -16,6 +16,8 @@ from .statements import Request, list_definition_statements, list_entry_statemen
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from reconciler.core.changes import Change
+
     from .apply import Planned
 
 _PLACEHOLDER = re.compile(r"%\((\w+)\)[sb]|%%")
@@ -46,7 +48,16 @@ def render_script(planned: Planned, request: Request) -> str:
     if len(lines) == 1:
         return "-- Nothing to do.\n"
     lines.insert(1, f"{_fill('require_apply_lock', {})};")
+    if planned.plan.changes:
+        lines.insert(0, "\n".join(map(_describe, planned.plan.changes)))
     return "\n\n".join([*lines, "COMMIT;"]) + "\n"
+
+
+def _describe(change: Change) -> str:
+    """Render what is done and why as a comment of one line, whatever the file is called."""
+    line = f"-- {change.action} {change.kind} {change.name} ({change.reason}, {change.source})"
+    line += f"; cannot: {change.obstacle.why}" if change.obstacle is not None else ""
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def _render_migrations(planned: Planned) -> Iterator[str]:

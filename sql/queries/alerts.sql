@@ -108,11 +108,25 @@ SELECT reconciler.open_alert(p.name, 'drift', NULL, t.message, '{}', p.channels,
  ORDER BY p.name;
 
 -- name: resolve_drift_alerts
--- Also where nobody wants to be told any more, and where the job is gone.
-UPDATE reconciler.alerts a SET resolved_at = clock_timestamp()
- WHERE a.kind = 'drift' AND a.resolved_at IS NULL
-   AND NOT EXISTS (SELECT FROM reconciler.definitions d
-                    WHERE d.name = a.job_name AND d.owner <> %(owner)s)
-   AND NOT EXISTS (SELECT FROM reconciler.policies p
-                    WHERE p.name = a.job_name AND p.name = ANY (%(names)b::text[]) AND 'drift' = ANY (p.alert_on))
-RETURNING a.job_name;
+-- Also where nobody wants to be told any more, and where the job is gone. A recovery is told where both are wanted.
+WITH resolved AS (
+    UPDATE reconciler.alerts a SET resolved_at = clock_timestamp()
+     WHERE a.kind = 'drift' AND a.resolved_at IS NULL
+       AND (%(among)s::text[] IS NULL OR a.job_name = ANY (%(among)s::text[]))
+       AND NOT EXISTS (SELECT FROM reconciler.definitions d
+                        WHERE d.name = a.job_name AND d.owner <> %(owner)s)
+       AND NOT EXISTS (SELECT FROM reconciler.policies p
+                        WHERE p.name = a.job_name AND p.name = ANY (%(names)b::text[]) AND 'drift' = ANY (p.alert_on))
+    RETURNING a.job_name, a.opened_at, a.occurrences
+)
+SELECT r.job_name,
+       CASE WHEN p.name IS NOT NULL THEN
+            reconciler.open_alert(p.name, 'recovered', NULL,
+                format('%%s is as declared again (drift since %%s UTC)', p.name,
+                       to_char(r.opened_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')),
+                jsonb_build_object('kinds', 'drift', 'since', r.opened_at, 'occurrences', r.occurrences),
+                p.channels, p.remind)::text END
+  FROM resolved r
+  LEFT JOIN reconciler.policies p
+         ON p.name = r.job_name AND p.alert_on @> ARRAY['drift', 'recovered'] AND p.name <> ALL (%(names)b::text[])
+ ORDER BY r.job_name;
