@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from reconciler.core.canonical import render_canonical
@@ -26,11 +27,12 @@ from reconciler.core.matching import (
     wanted_keys,
 )
 from reconciler.core.names import SQL_OWNER
-from reconciler.core.specs import KINDS
+from reconciler.core.retirement import render_instant, take_away
 from reconciler.core.state import DesiredResource, DesiredState, Entry, ObservedState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+    from datetime import datetime
 
     from reconciler.core.config import Prune
     from reconciler.core.state import Definition
@@ -65,6 +67,7 @@ def diff(
     observed: ObservedState,
     *,
     prune: Prune = "never",
+    grace: timedelta = timedelta(),
     adopt: Collection[str] = (),
 ) -> tuple[Change, ...]:
     """Compare the desired with the observed state.
@@ -73,10 +76,11 @@ def diff(
         desired: What one owner's specs ask for.
         observed: What the target holds.
         prune: The target's policy; under `never` what is no longer declared is left out.
+        grace: How long what is no longer declared stands still before it is deleted; zero for not at all.
         adopt: Names of entries nobody owns that may be taken over although they differ.
 
     Returns:
-        The changes in the order of output: creations and updates by kind and name, then deletions.
+        The changes in the order of output: creations and updates by kind and name, then what is taken away.
     """
     matches = match_entries(observed)
     claimed = {entry.jobid for entry in matches.values()}
@@ -98,30 +102,8 @@ def diff(
         if change is not None:
             changes.append(change)
     if prune != "never":
-        changes.extend(
-            _delete(definition, matches.get(definition.name))
-            for definition in find_undeclared(desired, observed)
-        )
+        changes.extend(take_away(desired, observed, matches, grace=grace))
     return _refuse_blocked(changes, comparison)
-
-
-def find_undeclared(desired: DesiredState, observed: ObservedState) -> tuple[Definition, ...]:
-    """Find what the owner once declared, the target still holds, and the files no longer have.
-
-    Args:
-        desired: What one owner's specs ask for.
-        observed: What the target holds.
-
-    Returns:
-        The definitions, dependants first, so that nothing is left that refers to what is gone.
-    """
-    renamed = {definition.name for definition in find_renames(desired, observed).values()}
-    gone = (
-        definition
-        for name, definition in observed.definitions.items()
-        if definition.owner == desired.owner and name not in desired.resources and name not in renamed
-    )
-    return tuple(sorted(gone, key=lambda definition: (-KINDS.index(definition.kind), definition.name)))
 
 
 def _complete(entry: Entry | None, username: str) -> Entry | None:
@@ -187,6 +169,7 @@ def _make_change(
     fields: tuple[FieldChange, ...] = (),
     *,
     renamed_from: str = "",
+    retired_until: datetime | None = None,
 ) -> Change:
     if before is not None:
         fields = tuple(
@@ -209,6 +192,7 @@ def _make_change(
         once=resource.once,
         renamed_from=renamed_from,
         protect=resource.protect,
+        retired_until=retired_until,
     )
 
 
@@ -250,6 +234,8 @@ def _diff_owned(resource: DesiredResource, definition: Definition, comparison: _
     reason: Reason = "edited"
     if renamed_from:
         reason = "renamed"
+    elif definition.retired_until is not None:
+        reason = "restored"
     elif drifted:
         reason = "both" if edited else "drifted"
     change = _make_change(
@@ -259,6 +245,7 @@ def _diff_owned(resource: DesiredResource, definition: Definition, comparison: _
         Snapshot(document=resource.document, entry=after_entry),
         tuple(facets),
         renamed_from=renamed_from,
+        retired_until=definition.retired_until,
     )
     if found is None or after_entry is None or comparison.may_take(found, after_entry):
         return change
@@ -271,6 +258,11 @@ def _diff_marks(resource: DesiredResource, definition: Definition) -> Iterator[F
         ("kind", definition.kind, resource.kind),
         ("name", definition.name, resource.name),
         ("protect", definition.protect, resource.protect),
+        (
+            "retired_until",
+            None if definition.retired_until is None else render_instant(definition.retired_until),
+            None,
+        ),
     ):
         if before != after:
             yield FieldChange(path=path, before=before, after=after)
@@ -320,27 +312,6 @@ def _refuse_foreign(resource: DesiredResource, definition: Definition, observed:
             f"({definition.source or 'source unknown'})",
             remedy="choose another name, or let that owner remove it first",
         ),
-    )
-
-
-def _delete(definition: Definition, entry: Entry | None) -> Change:
-    obstacle = None
-    if definition.protect:
-        obstacle = Obstacle(
-            kind="refused",
-            why=f"{definition.kind} {definition.name} is protected",
-            remedy=f"declare it again with protect: false ({definition.source}), apply, and then remove it",
-        )
-    return Change(
-        action="delete",
-        kind=definition.kind,
-        name=definition.name,
-        reason="removed",
-        before=Snapshot(document=definition.document, entry=entry),
-        after=None,
-        source=definition.source,
-        protect=definition.protect,
-        obstacle=obstacle,
     )
 
 

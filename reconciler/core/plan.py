@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from reconciler.core.canonical import digest, render_canonical
 from reconciler.core.change_times import Timeline
 from reconciler.core.changes import ACTIONS, Action, Change, Obstacle
-from reconciler.core.diff import diff, find_undeclared
+from reconciler.core.diff import diff
 from reconciler.core.herd_notices import find_herd_notices
+from reconciler.core.retirement import find_retirement_notices, find_undeclared, render_instant
 from reconciler.core.selection import make_selection_notice, refuse_loose, widen
 from reconciler.core.state import Notice
 from reconciler.core.steps import find_obstacles
@@ -59,6 +60,7 @@ class Plan:
         owned: How many resources of this owner the target holds.
         times: What the changes do in time, by the resource's name; none for a change that does nothing there.
         closed: Why nothing may be applied at the moment; None where it may.
+        is_elsewhere: Whether that is because the database is not the target, so that not even nothing is applied.
     """
 
     target: str
@@ -72,6 +74,7 @@ class Plan:
     owned: int = 0
     times: Mapping[str, ChangeTimes] = field(default_factory=dict)
     closed: Obstacle | None = None
+    is_elsewhere: bool = False
 
     @property
     def pending(self) -> tuple[Change, ...]:
@@ -85,8 +88,8 @@ class Plan:
 
     @property
     def deletions(self) -> tuple[Change, ...]:
-        """The changes that take something away."""
-        return tuple(change for change in self.changes if change.action == "delete")
+        """The changes that take something away and need consent."""
+        return tuple(change for change in self.changes if change.needs_consent)
 
     @property
     def consent(self) -> str:
@@ -142,7 +145,7 @@ def make_plan(
         The plan, with an obstacle on every change that cannot or must not be made.
     """
     prune: Prune = "never" if desired.unselected is not None else policy.prune
-    changes = refuse_past(diff(desired, observed, prune=prune, adopt=adopt), observed)
+    changes = refuse_past(diff(desired, observed, prune=prune, grace=policy.grace, adopt=adopt), observed)
     changes = find_obstacles(changes, observed.facts)
     gone = find_undeclared(widen(desired), observed) if prune == "never" else ()
     selected: tuple[Notice, ...] = ()
@@ -162,6 +165,11 @@ def make_plan(
             *_find_doubles(desired, observed),
             *_find_settled(desired, observed),
             *_find_pauses(desired, observed),
+            *(
+                find_retirement_notices(desired, observed, prune=policy.prune)
+                if desired.unselected is None
+                else ()
+            ),
             *find_time_notices(desired, observed),
             *find_herd_notices(desired, observed, changes),
         ),
@@ -195,35 +203,42 @@ def find_refusal(plan: Plan, policy: Policy, *, allow_deletes: int | str | None)
     Returns:
         The first thing in the way, or None.
     """
-    if plan.closed is not None and (plan.changes or plan.migrations):
+    if plan.closed is not None and (plan.changes or plan.migrations or plan.is_elsewhere):
         return plan.closed
     refused = [change.obstacle for change in plan.refused if change.obstacle]
     if refused:
         others = f" (and {len(refused) - 1} more refused)" if len(refused) > 1 else ""
         return replace(refused[0], why=refused[0].why + others)
-    count = len(plan.deletions)
+    count, what = len(plan.deletions), _describe_deletions(plan)
     if not count or allow_deletes in (count, plan.consent):
         return None
     consent = f"look at them, then apply with --allow-deletes {plan.consent}"
     if isinstance(allow_deletes, str):
-        why = f"the plan deletes {count}, and the consent {allow_deletes} is for another list of deletions"
+        why = f"{what}, and the consent {allow_deletes} is for another list of deletions"
         return Obstacle(kind="refused", why=why, remedy=consent)
     if allow_deletes is not None:
-        why = f"the plan deletes {count}, the consent is for {allow_deletes}"
+        why = f"{what}, the consent is for {allow_deletes}"
         return Obstacle(kind="refused", why=why, remedy=consent)
     if policy.prune == "confirm":
-        why = f"the plan deletes {count}, and this target asks for consent (prune: confirm)"
+        why = f"{what}, and this target asks for consent (prune: confirm)"
         return Obstacle(kind="refused", why=why, remedy=consent)
     if count > policy.max_deletes:
-        why = f"the plan deletes {count}, more than limits.deletes ({policy.max_deletes})"
+        why = f"{what}, more than limits.deletes ({policy.max_deletes})"
         return Obstacle(kind="refused", why=why, remedy=consent)
     if count > policy.max_delete_share * plan.owned:
         why = (
-            f"the plan deletes {count} of the {plan.owned} resources of {plan.owner}, more than "
+            f"{what} of the {plan.owned} resources of {plan.owner}, more than "
             f"limits.delete_share ({policy.max_delete_share:g})"
         )
         return Obstacle(kind="refused", why=why, remedy=consent)
     return None
+
+
+def _describe_deletions(plan: Plan) -> str:
+    retired = sum(change.action == "retire" for change in plan.deletions)
+    deleted = len(plan.deletions) - retired
+    parts = [f"{verb} {count}" for verb, count in (("retires", retired), ("deletes", deleted)) if count]
+    return f"the plan {' and '.join(parts)}"
 
 
 def make_fingerprints(desired: DesiredState, observed: ObservedState) -> Fingerprints:
@@ -273,6 +288,7 @@ def _list_observed(desired: DesiredState, observed: ObservedState) -> Iterator[l
         yield [
             *(name, definition.kind, definition.owner, definition.intact, definition.protect),
             *(definition.document, _list_entry(definition.entry)),
+            *(() if definition.retired_until is None else (render_instant(definition.retired_until),)),
         ]
         if definition.entry is not None:
             owned_jobids.add(definition.entry.jobid)
