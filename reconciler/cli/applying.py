@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.cli import exits
+from reconciler.cli.fleets import Choice, fleet_options
 from reconciler.cli.planning import make_request, refuse_problems, show_plan
 from reconciler.cli.selecting import load_paths, make_selection, selection_options
 from reconciler.cli.session import open_session, target_options
 from reconciler.errors import InvalidInputError, RightsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import psycopg
@@ -64,17 +66,26 @@ emergency_option = click.option(
 
 @click.command()
 @click.argument("plan_path", metavar="[PLAN]", required=False)
-@target_options
+@fleet_options(changes=True)
 @selection_options
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--adopt", multiple=True, metavar="NAME", help="Take over an entry that nobody declared.")
 @consent_option
 @emergency_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "json")),
+    default="text",
+    show_default=True,
+    help="Of several targets: how to show what became of them.",
+)
 def apply(
     plan_path: str | None,
     config_path: Path | None,
     target_name: str | None,
     dsn: str | None,
+    fleet: Choice | None,
     only: tuple[str, ...],
     labels: tuple[tuple[str, str], ...],
     paths: tuple[str, ...],
@@ -82,6 +93,7 @@ def apply(
     adopt: tuple[str, ...],
     allow_deletes: int | str | None,
     emergency: str,
+    form: str,
 ) -> int:
     """Make the target as declared, in one transaction.
 
@@ -98,6 +110,20 @@ def apply(
         raise click.UsageError(
             "under --only, --label or --path nothing is deleted: leave --allow-deletes out"
         )
+    if fleet is not None:
+        from reconciler.cli.fleet_commands import apply_fleet
+
+        if plan_path is not None:
+            raise click.UsageError("a saved plan is for one target: name that one, or none")
+        return apply_fleet(
+            fleet,
+            lambda session: replace(make_request(session, adopt, selection), emergency=emergency),
+            form=form,
+            yes=yes,
+            allow_deletes=allow_deletes,
+        )
+    if form != "text":
+        raise click.UsageError("--format goes with several targets: -t a -t b, or -t 'tenant-*'")
     saved = None
     if plan_path is not None:
         from reconciler.cli.plan_files import read_saved_plan
@@ -157,6 +183,40 @@ def apply_shown(
         RefusedError: A limit, a protection or another owner forbids it.
         ReconcilerError: As `apply_target`.
     """
+    carry_out(
+        conn,
+        planned,
+        request,
+        allow_deletes=allow_deletes,
+        confirm=_confirm if asks else None,
+        report=_report,
+    )
+    return exits.ERROR if planned.plan.beyond_rights else exits.DONE
+
+
+def carry_out(
+    conn: psycopg.Connection,
+    planned: Planned,
+    request: Request,
+    *,
+    allow_deletes: int | str | None,
+    confirm: Callable[[str], object] | None,
+    report: Callable[[Applied], object],
+) -> None:
+    """Apply a plan where nothing forbids it; prints nothing itself.
+
+    Args:
+        conn: To the target.
+        planned: The plan.
+        request: What it was made of.
+        allow_deletes: The consent to its deletions, as a number or a code; None for none.
+        confirm: Asks somebody, with the target's name, where there is anything to do; None asks nobody.
+        report: Hears of what was done.
+
+    Raises:
+        RefusedError: A limit, a protection or another owner forbids it.
+        ReconcilerError: As `apply_target`.
+    """
     from reconciler.database.apply import apply_target, require_consent
     from reconciler.database.launcher import remind_launcher
 
@@ -164,15 +224,14 @@ def apply_shown(
     is_pending = bool(planned.plan.changes or planned.plan.migrations)
     # A secret is no part of the plan, and its new value has to arrive all the same.
     if is_pending or request.secrets:
-        if is_pending and asks:
-            _confirm(request.target.name)
+        if is_pending and confirm is not None:
+            confirm(request.target.name)
         applied = apply_target(
             conn, request, expected=planned.fingerprints(), allow_deletes=allow_deletes, shown=planned
         )
-        _report(applied)
+        report(applied)
         if applied.migrations and applied.revision is not None:
             remind_launcher(conn, planned.observed.facts.rights, sleep=time.sleep)
-    return exits.ERROR if planned.plan.beyond_rights else exits.DONE
 
 
 def _require_same_place(saved: SavedPlan, request: Request) -> None:

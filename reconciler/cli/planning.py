@@ -10,12 +10,14 @@ import click
 
 from reconciler.cli import exits
 from reconciler.cli.annotating import annotate_option
+from reconciler.cli.fleets import Choice, fleet_options
 from reconciler.cli.selecting import make_selection, selection_options, store_paths
-from reconciler.cli.session import Session, open_session, target_options
+from reconciler.cli.session import Session, open_session
 from reconciler.core.selection import Selection, choose
 from reconciler.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from reconciler.core.plan import Plan
     from reconciler.database.apply import Planned
     from reconciler.database.statements import Request
 
@@ -123,9 +125,36 @@ def show_plan(planned: Planned, request: Request, form: str) -> None:
     click.echo(text, nl=False)
 
 
+def plan_session(session: Session, request: Request, *, check: bool) -> Planned:
+    """Plan on the target of a session.
+
+    Args:
+        session: With the target.
+        request: Made of it.
+        check: Whether the server also plans the SQL that is new or edited.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InvalidInputError: The server cannot take some of the specs.
+        ReconcilerError: As `plan_target`.
+    """
+    from reconciler.database.apply import plan_target
+
+    with session.connect() as conn:
+        planned = plan_target(conn, request)
+        refuse_problems(planned)
+        if check:
+            from reconciler.cli.body_checking import check_plan
+
+            planned = check_plan(conn, planned, request.specs, request.target)
+    return planned
+
+
 @click.command()
 @annotate_option
-@target_options
+@fleet_options(changes=False)
 @selection_options
 @format_option
 @click.option("--adopt", multiple=True, metavar="NAME", help="Take over an entry that nobody declared.")
@@ -147,6 +176,7 @@ def plan(
     config_path: Path | None,
     target_name: str | None,
     dsn: str | None,
+    fleet: Choice | None,
     only: tuple[str, ...],
     labels: tuple[tuple[str, str], ...],
     paths: tuple[str, ...],
@@ -160,18 +190,22 @@ def plan(
 
     A role that may only read is enough.
     """
-    from reconciler.database.apply import plan_target
-
-    session = open_session(config_path, target_name, dsn)
     selection = make_selection(only, labels, paths)
-    request = make_request(session, adopt, selection)
-    with session.connect() as conn:
-        planned = plan_target(conn, request)
-        refuse_problems(planned)
-        if check:
-            from reconciler.cli.body_checking import check_plan
+    if fleet is not None:
+        from reconciler.cli.fleet_commands import plan_fleet
 
-            planned = check_plan(conn, planned, request.specs, request.target)
+        if out is not None:
+            raise click.UsageError("a plan is saved for one target: leave --out out, or name one target")
+        return plan_fleet(
+            fleet,
+            lambda session: make_request(session, adopt, selection),
+            form=form,
+            check=check,
+            exit_code=exit_code,
+        )
+    session = open_session(config_path, target_name, dsn)
+    request = make_request(session, adopt, selection)
+    planned = plan_session(session, request, check=check)
     if out is not None:
         from reconciler.cli.plan_files import write_plan
 
@@ -181,6 +215,18 @@ def plan(
         click.echo(
             f"Saved: reconciler apply {shlex.quote(str(out))} does exactly this, or nothing.", err=True
         )
-    if not exit_code or planned.plan.is_empty:
+    return find_plan_code(planned.plan) if exit_code else exits.DONE
+
+
+def find_plan_code(plan: Plan) -> int:
+    """Find what --exit-code says of a plan.
+
+    Args:
+        plan: Of one target.
+
+    Returns:
+        3 where there are changes, 4 where some are refused, else 0.
+    """
+    if plan.is_empty:
         return exits.DONE
-    return exits.REFUSED if planned.plan.refused else exits.CHANGES
+    return exits.REFUSED if plan.refused else exits.CHANGES

@@ -54,7 +54,23 @@ def render_plan(plan: Plan) -> str:
     Returns:
         Text with colour codes; `click.echo` takes them out where there is no terminal.
     """
-    lines = [click.style(f"Plan for {plan.target}, owner {plan.owner}", bold=True), ""]
+    lines = [click.style(f"Plan for {plan.target}, owner {plan.owner}", bold=True), "", *render_body(plan)]
+    lines.append(render_summary(plan))
+    if plan.consent:
+        lines.append(f"To consent to exactly these deletions: --allow-deletes {plan.consent}")
+    return "\n".join(lines)
+
+
+def render_body(plan: Plan) -> list[str]:
+    """Render what a plan changes and says, without its first and last lines.
+
+    Args:
+        plan: To show.
+
+    Returns:
+        Lines with colour codes, an empty one after each part.
+    """
+    lines: list[str] = []
     for change in plan.changes:
         lines.extend(render_change(change, plan.times.get(change.name)))
         lines.append("")
@@ -67,10 +83,7 @@ def render_plan(plan: Plan) -> str:
         lines += [render_notice(notice), ""]
     for finding in plan.findings:
         lines += [render_finding(finding), ""]
-    lines.append(render_summary(plan))
-    if plan.consent:
-        lines.append(f"To consent to exactly these deletions: --allow-deletes {plan.consent}")
-    return "\n".join(lines)
+    return lines
 
 
 def render_summary(plan: Plan) -> str:

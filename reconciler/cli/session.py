@@ -31,16 +31,18 @@ class Session:
     Attributes:
         config: The whole configuration.
         target: The target that was chosen.
+        specs: What is declared for it, where that was loaded already; None where it was not.
     """
 
     config: Config
     target: Target
+    specs: tuple[Spec, ...] | None = None
 
     def load_specs(self) -> tuple[Spec, ...]:
         """Load everything that is declared for the target."""
         from reconciler.loader.specs import load_specs
 
-        return load_specs(self.config, self.target)
+        return load_specs(self.config, self.target) if self.specs is None else self.specs
 
     @contextmanager
     def connect(self) -> Iterator[psycopg.Connection]:
