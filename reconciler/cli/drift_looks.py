@@ -42,7 +42,7 @@ def look_for_drift(conn: psycopg.Connection, request: Request, *, tell: bool) ->
 
     planned = plan_target(conn, request)
     refuse_problems(planned)
-    drifted = find_drift(planned.plan.changes, planned.observed.definitions)
+    drifted = find_drift((*planned.plan.changes, *planned.plan.held), planned.observed.definitions)
     if tell:
         from reconciler.database.alerts import open_drift_alerts, require_outbox
 

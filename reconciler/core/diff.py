@@ -28,13 +28,14 @@ from reconciler.core.matching import (
 )
 from reconciler.core.names import SQL_OWNER
 from reconciler.core.retirement import render_instant, take_away
+from reconciler.core.stages import is_held
 from reconciler.core.state import DesiredResource, DesiredState, Entry, ObservedState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from datetime import datetime
 
-    from reconciler.core.config import Prune
+    from reconciler.core.config import Prune, Stage
     from reconciler.core.state import Definition
 
 
@@ -69,6 +70,7 @@ def diff(
     prune: Prune = "never",
     grace: timedelta = timedelta(),
     adopt: Collection[str] = (),
+    stage: Stage = "declared-only",
 ) -> tuple[Change, ...]:
     """Compare the desired with the observed state.
 
@@ -78,6 +80,8 @@ def diff(
         prune: The target's policy; under `never` what is no longer declared is left out.
         grace: How long what is no longer declared stands still before it is deleted; zero for not at all.
         adopt: Names of entries nobody owns that may be taken over although they differ.
+        stage: How far an apply goes: what it leaves out is left out. Entries that nobody declared are looked
+            at by `find_unmanaged`.
 
     Returns:
         The changes in the order of output: creations and updates by kind and name, then what is taken away.
@@ -103,6 +107,8 @@ def diff(
             changes.append(change)
     if prune != "never":
         changes.extend(take_away(desired, observed, matches, grace=grace))
+    if stage == "add-only":
+        changes = [change for change in changes if not is_held(change, stage)]
     return _refuse_blocked(changes, comparison)
 
 

@@ -13,6 +13,7 @@ from reconciler.core.diff import diff
 from reconciler.core.herd_notices import find_herd_notices
 from reconciler.core.retirement import find_retirement_notices, find_undeclared, render_instant
 from reconciler.core.selection import make_selection_notice, refuse_loose, widen
+from reconciler.core.stages import find_unmanaged, is_held, make_held_notice
 from reconciler.core.state import Notice
 from reconciler.core.steps import find_obstacles
 from reconciler.core.time_notices import find_time_notices, refuse_past
@@ -60,7 +61,9 @@ class Plan:
         owned: How many resources of this owner the target holds.
         times: What the changes do in time, by the resource's name; none for a change that does nothing there.
         closed: Why nothing may be applied at the moment; None where it may.
-        is_elsewhere: Whether that is because the database is not the target, so that not even nothing is applied.
+        is_elsewhere: Whether that is because the database is not the target, so that not even nothing is
+            applied.
+        held: Changes that the target's stage leaves out.
     """
 
     target: str
@@ -75,6 +78,7 @@ class Plan:
     times: Mapping[str, ChangeTimes] = field(default_factory=dict)
     closed: Obstacle | None = None
     is_elsewhere: bool = False
+    held: tuple[Change, ...] = ()
 
     @property
     def pending(self) -> tuple[Change, ...]:
@@ -97,6 +101,11 @@ class Plan:
         names = sorted([change.kind, change.name] for change in self.deletions)
         code = digest(render_canonical([self.target, self.owner, names]))
         return f"{len(names)}-{code[:_CODE_LENGTH]}" if names else ""
+
+    @property
+    def unmanaged(self) -> tuple[Change, ...]:
+        """The deletions of entries that nobody declared."""
+        return tuple(change for change in self.changes if change.reason == "unmanaged")
 
     @property
     def refused(self) -> tuple[Change, ...]:
@@ -145,22 +154,33 @@ def make_plan(
         The plan, with an obstacle on every change that cannot or must not be made.
     """
     prune: Prune = "never" if desired.unselected is not None else policy.prune
-    changes = refuse_past(diff(desired, observed, prune=prune, grace=policy.grace, adopt=adopt), observed)
-    changes = find_obstacles(changes, observed.facts)
+    held: tuple[Change, ...] = ()
+    changes = diff(desired, observed, prune=prune, grace=policy.grace, adopt=adopt, stage=policy.stage)
+    scope: list[Notice] = []
+    if policy.stage == "add-only":
+        everything = diff(desired, observed, prune=prune, grace=policy.grace, adopt=adopt)
+        held = tuple(change for change in everything if is_held(change, policy.stage))
+    if held:
+        absent = {one.name: desired.resources[one.name] for one in held if one.name in desired.resources}
+        changes = refuse_loose(changes, absent, observed, remedy="this stage leaves those out: see the notes")
+        scope.append(make_held_notice(held))
+    if policy.stage == "authoritative" and desired.unselected is None:
+        changes += find_unmanaged(desired, observed, changes)
+    changes = find_obstacles(refuse_past(changes, observed), observed.facts)
     gone = find_undeclared(widen(desired), observed) if prune == "never" else ()
-    selected: tuple[Notice, ...] = ()
     if desired.unselected is not None:
         changes = refuse_loose(
             changes, desired.unselected, observed, remedy="select these too, or plan without a selection"
         )
-        selected, gone = (make_selection_notice(desired, gone),), ()
+        scope.append(make_selection_notice(desired, gone))
+        gone = ()
     return Plan(
         target=target,
         owner=desired.owner,
         changes=changes,
         kept=tuple(sorted(definition.name for definition in gone)),
         notices=(
-            *selected,
+            *scope,
             *desired.notices,
             *_find_doubles(desired, observed),
             *_find_settled(desired, observed),
@@ -177,7 +197,8 @@ def make_plan(
         migrations=tuple(migrations),
         resources=len(desired.resources),
         owned=sum(definition.owner == desired.owner for definition in observed.definitions.values()),
-        times={} if observed.now is None else _make_timeline(changes, observed, observed.now),
+        times={} if observed.now is None else _make_timeline((*changes, *held), observed, observed.now),
+        held=held,
     )
 
 
@@ -219,6 +240,9 @@ def find_refusal(plan: Plan, policy: Policy, *, allow_deletes: int | str | None)
     if allow_deletes is not None:
         why = f"{what}, the consent is for {allow_deletes}"
         return Obstacle(kind="refused", why=why, remedy=consent)
+    if plan.unmanaged:
+        why = f"{what}, {len(plan.unmanaged)} of which nobody declared (stage: authoritative)"
+        return Obstacle(kind="refused", why=why, remedy=f"take them over: reconciler import; or {consent}")
     if policy.prune == "confirm":
         why = f"{what}, and this target asks for consent (prune: confirm)"
         return Obstacle(kind="refused", why=why, remedy=consent)
@@ -241,7 +265,9 @@ def _describe_deletions(plan: Plan) -> str:
     return f"the plan {' and '.join(parts)}"
 
 
-def make_fingerprints(desired: DesiredState, observed: ObservedState) -> Fingerprints:
+def make_fingerprints(
+    desired: DesiredState, observed: ObservedState, *, unmanaged: Sequence[Change] = ()
+) -> Fingerprints:
     """Make the fingerprints of the two states that a plan compares.
 
     Entries that are neither ours nor named like ours are left out: they may come and go.
@@ -249,13 +275,15 @@ def make_fingerprints(desired: DesiredState, observed: ObservedState) -> Fingerp
     Args:
         desired: What is declared.
         observed: What the target holds.
+        unmanaged: The deletions of entries that nobody declared.
 
     Returns:
         Both fingerprints.
     """
+    strangers = [[_list_entry(change.before.entry)] for change in unmanaged if change.before is not None]
     return Fingerprints(
         desired=digest(render_canonical([desired.owner, *_list_desired(desired)])),
-        observed=digest(render_canonical(list(_list_observed(desired, observed)))),
+        observed=digest(render_canonical([*_list_observed(desired, observed), *strangers])),
     )
 
 
