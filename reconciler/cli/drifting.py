@@ -9,9 +9,10 @@ import click
 
 from reconciler.cli import exits
 from reconciler.cli.drift_looks import DriftWatch, look_for_drift, show_drift
+from reconciler.cli.fleets import Choice, fleet_options
 from reconciler.cli.planning import make_request
 from reconciler.cli.selecting import make_selection, selection_options
-from reconciler.cli.session import open_session, target_options
+from reconciler.cli.session import open_session
 from reconciler.cli.watching import Journal, Stop, connect_warily, keep_on, read_interval
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _INTERVAL = timedelta(minutes=1)
 
 
 @click.command()
-@target_options
+@fleet_options(changes=False)
 @selection_options
 @click.option(
     "--format",
@@ -45,6 +46,7 @@ def drift(
     config_path: Path | None,
     target_name: str | None,
     dsn: str | None,
+    fleet: Choice | None,
     only: tuple[str, ...],
     labels: tuple[tuple[str, str], ...],
     paths: tuple[str, ...],
@@ -62,6 +64,8 @@ def drift(
     if is_watching:
         if exit_code or form == "markdown":
             raise click.UsageError("--exit-code and --format markdown are for one look, not for --watch")
+        if fleet is not None:
+            raise click.UsageError("--watch is for one target: run one process for each")
         return _watch(
             lambda: open_session(config_path, target_name, dsn),
             lambda session: make_request(session, selection=selection),
@@ -71,6 +75,16 @@ def drift(
         )
     if interval is not None:
         raise click.UsageError("--interval goes with --watch")
+    if fleet is not None:
+        from reconciler.cli.fleet_commands import drift_fleet
+
+        return drift_fleet(
+            fleet,
+            lambda session: make_request(session, selection=selection),
+            form=form,
+            exit_code=exit_code,
+            tell=tell,
+        )
     session = open_session(config_path, target_name, dsn)
     request = make_request(session, selection=selection)
     with session.connect() as conn:
@@ -88,8 +102,8 @@ def _watch(
     tell: bool,
 ) -> int:
     """Look until a signal comes; without a configuration, or such a target in it, it does not begin."""
+    journal = Journal(open_anew().target.name, as_json=as_json)
     with Stop() as stop:
-        journal = Journal(open_anew().target.name, as_json=as_json)
         watch = DriftWatch(
             open_session=open_anew, make_request=make_anew, connect=connect_warily, journal=journal, tell=tell
         )
