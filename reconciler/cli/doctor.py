@@ -23,6 +23,7 @@ def doctor(config_path: Path | None, target_name: str | None, dsn: str | None) -
     Exits with 1 when something does not run or will break.
     """
     from reconciler.cli.render_text import render_finding
+    from reconciler.core.identity import find_home_dangers
     from reconciler.core.preflight import find_bad_schedules, find_dangers
     from reconciler.database.health import find_runtime_troubles
     from reconciler.database.migrate import find_pending
@@ -41,6 +42,7 @@ def doctor(config_path: Path | None, target_name: str | None, dsn: str | None) -
     else:
         click.echo(f"migrations  all {len(facts.migrations)} applied")
     findings = (
+        *find_home_dangers(facts.identity, owner=session.config.owner, target=session.target.name),
         *find_dangers(facts, observation.dangers),
         *troubles,
         *find_bad_schedules(observation.state),

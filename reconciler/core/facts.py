@@ -11,6 +11,8 @@ from reconciler.core.schedules import Dialect, dialect_for
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from reconciler.core.identity import Identity
+
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 
 
@@ -73,6 +75,7 @@ class Facts:
         preloaded: Whether shared_preload_libraries names pg_cron; None when this cannot be seen.
         migrations: Checksums of the migrations that were applied, by number.
         rights: What the role may do.
+        identity: Where the database was recorded, and whether it is there; None where nothing is recorded.
     """
 
     server_version: int
@@ -88,6 +91,7 @@ class Facts:
     preloaded: bool | None
     rights: Rights
     migrations: Mapping[int, str] = field(default_factory=dict)
+    identity: Identity | None = None
 
     @property
     def pg_cron(self) -> tuple[int, int, int]:

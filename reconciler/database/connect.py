@@ -14,12 +14,16 @@ from reconciler.errors import (
     ConnectError,
     DatabaseError,
     ReconcilerError,
+    RefusedError,
     RightsError,
     StalePlanError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+COPY_STATE = "RC001"
+"""The SQLSTATE with which a copy of a database, which nobody has claimed, refuses to do anything."""
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a server, unless the connection string says otherwise."""
@@ -90,6 +94,9 @@ def translate(error: psycopg.Error, where: str, *, lost: bool) -> ReconcilerErro
     Returns:
         The error to raise in its place.
     """
+    refusal = find_refusal(error)
+    if refusal is not None:
+        return refusal
     diag = error.diag
     message = (diag.message_primary or str(error)).strip()
     details = "; ".join(part for part in (diag.message_detail, diag.message_hint) if part)
@@ -113,6 +120,21 @@ def translate(error: psycopg.Error, where: str, *, lost: bool) -> ReconcilerErro
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return DatabaseError(f"{where} takes no writes: {text}", remedy="connect to the primary, read-write")
     return DatabaseError(f"{where}: {text}", remedy="nothing was changed")
+
+
+def find_refusal(error: psycopg.Error) -> RefusedError | None:
+    """Turn the error with which a copy refuses something into ours.
+
+    Args:
+        error: From psycopg.
+
+    Returns:
+        Ours; None for any other error.
+    """
+    if error.sqlstate != COPY_STATE:
+        return None
+    diag = error.diag
+    return RefusedError(diag.message_primary or str(error), remedy=diag.message_hint or "")
 
 
 def _translate_connect(error: psycopg.Error, where: str) -> ConnectError:

@@ -15,7 +15,7 @@ from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 
 from reconciler.errors import ConnectError, DatabaseError, ReconcilerError
 
-from .connect import translate
+from .connect import find_refusal, translate
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -185,6 +185,9 @@ def explain(error: psycopg.Error, what: str, where: str, *, lost: bool) -> Recon
         )
     if isinstance(error, errors.InsufficientPrivilege | errors.ReadOnlySqlTransaction):
         return translate(error, where, lost=False)
+    refusal = find_refusal(error)
+    if refusal is not None:
+        return refusal
     diag = error.diag
     message = (diag.message_primary or str(error)).strip()
     detail = f" ({diag.message_detail})" if diag.message_detail else ""

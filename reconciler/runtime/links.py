@@ -18,7 +18,7 @@ from psycopg import AsyncConnection, Connection, errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from reconciler.core.retries import next_wait
-from reconciler.database.connect import CONNECT_TIMEOUT, describe_dsn
+from reconciler.database.connect import CONNECT_TIMEOUT, describe_dsn, find_refusal
 from reconciler.errors import DatabaseError, MigrationError, ReconcilerError, RightsError
 
 if TYPE_CHECKING:
@@ -251,6 +251,9 @@ def explain_refusal(error: psycopg.Error, where: str) -> ReconcilerError:
     Returns:
         The error to raise in its place.
     """
+    refusal = find_refusal(error)
+    if refusal is not None:
+        return refusal
     text = error.diag.message_primary or str(error).strip()
     if isinstance(error, errors.InsufficientPrivilege):
         return RightsError(
