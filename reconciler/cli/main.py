@@ -22,6 +22,7 @@ COMMANDS = {
     "plan": ("planning", "Show what an apply would change."),
     "apply": ("applying", "Make the target as declared, in one transaction."),
     "drift": ("drifting", "Show what was changed behind the files' back."),
+    "reconcile": ("reconciling", "Keep the target as declared, round after round."),
     "history": ("history", "List what was applied, when and by whom."),
     "blame": ("history", "Say who changed a resource last, and from what."),
     "rollback": ("rolling_back", "Make the target as it was after a revision."),

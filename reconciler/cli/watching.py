@@ -205,7 +205,7 @@ def connect_warily(session: Session) -> Iterator[psycopg.Connection]:
         yield conn
 
 
-def keep_on(turn: Callable[[], None], *, interval: timedelta, journal: Journal, stop: Stop) -> None:
+def keep_on(turn: Callable[[], object], *, interval: timedelta, journal: Journal, stop: Stop) -> None:
     """Do rounds until a signal comes.
 
     Args:

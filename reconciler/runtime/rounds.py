@@ -27,7 +27,7 @@ _LOOK: Final = 1.0
 
 
 def run_rounds(
-    turn: Callable[[], None],
+    turn: Callable[[], object],
     *,
     interval: timedelta,
     complain: Callable[[ReconcilerError, timedelta], None],
