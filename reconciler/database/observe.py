@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 
 from reconciler.core.facts import Facts, Rights
 from reconciler.core.preflight import Danger
-from reconciler.core.state import Definition, Entry, ObservedState, Pause, RowDrift, Running
+from reconciler.core.state import Definition, Entry, ObservedState, Pause, QueueLoad, RowDrift, Running
 from reconciler.errors import PgCronMissingError, RightsError
 
 from .queries import load_queries
@@ -98,7 +98,7 @@ def observe_within(conn: psycopg.Connection, zones: Collection[str] = ()) -> Obs
     if row["has_policies"]:  # not yet after an apply of an earlier release
         names += ["observe_drifted_policies", "observe_pauses"]
     if row["has_timings"]:
-        names.append("observe_drifted_timings")
+        names += ["observe_drifted_timings", "observe_queues"]
     if row["sees_runs"]:
         names.append("observe_running")
     if row["sees_secrets"]:
@@ -129,6 +129,10 @@ def observe_within(conn: psycopg.Connection, zones: Collection[str] = ()) -> Obs
         running=_make_running(results.get("observe_running", ())),
         now=row["now"],
         clocks=_make_clocks(results["observe_clocks"]),
+        queues={
+            name: QueueLoad(waiting=waiting, running=running, failed=failed)
+            for name, waiting, running, failed in results.get("observe_queues", ())
+        },
     )
     dangers = tuple(
         Danger(code=code, jobid=jobid, name=name, detail=detail)
@@ -240,6 +244,7 @@ def _make_definition(row: tuple[Any, ...]) -> Definition:
         active,
         protect,
         source,
+        retired_until,
     ) = row
     entry = None
     if jobid is not None:
@@ -261,6 +266,7 @@ def _make_definition(row: tuple[Any, ...]) -> Definition:
         entry=entry,
         protect=protect,
         source=source,
+        retired_until=retired_until,
     )
 
 

@@ -172,12 +172,18 @@ def list_definition_statements(owner: str, steps: Steps) -> Iterator[Statement]:
     """
     deleted = [change.name for change in steps.changes if change.action == "delete"]
     renamed = [change for change in steps.changes if change.renamed_from]
-    put = [change for change in steps.changes if change.after is not None]
+    retired = [change for change in steps.changes if change.action == "retire"]
+    put = [change for change in steps.changes if change.after is not None and change.action != "retire"]
+    restored = [change.name for change in put if change.retired_until is not None]
     if deleted:
         yield "delete_definitions", {"names": deleted}
     if renamed:
         before, after = [change.renamed_from for change in renamed], [change.name for change in renamed]
         yield "rename_definitions", {"before": before, "after": after}
+    if restored:
+        yield "restore_definitions", {"names": restored}
+    if retired:
+        yield from _list_retirements(retired, frozenset(steps.unschedule))
     scheduled = [change for change in put if change.after and change.after.entry]
     others = [change for change in put if change.after and not change.after.entry]
     if scheduled:
@@ -186,18 +192,34 @@ def list_definition_statements(owner: str, steps: Steps) -> Iterator[Statement]:
         yield "put_definitions_with_entries", {"owner": owner, **arrays}
     if others:
         yield "put_definitions", {"owner": owner, **_make_definition_arrays(others)}
+    if put:
+        yield "clear_rows", {"names": [change.name for change in put]}
+    kept = [*put, *retired]
     for query, names in (
-        ("clear_rows", [change.name for change in put]),
-        ("put_queues", [change.name for change in put if change.kind == "queue"]),
-        ("put_workers", [change.name for change in put if change.kind == "worker"]),
-        ("put_once_jobs", [change.name for change in put if change.once]),
-        ("put_policies", [change.name for change in put if change.kind in {"job", "worker"}]),
-        ("put_timings", [change.name for change in put if change.kind == "job"]),
+        ("put_queues", [change.name for change in kept if change.kind == "queue"]),
+        ("put_workers", [change.name for change in kept if change.kind == "worker"]),
+        ("put_once_jobs", [change.name for change in kept if change.once]),
+        ("put_policies", [change.name for change in kept if change.kind in {"job", "worker"}]),
+        ("put_timings", [change.name for change in kept if change.kind == "job"]),
     ):
         if names:
             yield query, {"names": names}
-    if put:
+    if kept:
         yield "put_job_states", {}
+
+
+def _list_retirements(retired: Sequence[Change], replaced: Collection[int]) -> Iterator[Statement]:
+    graces = [
+        next((field.after for field in change.fields if field.path == "grace"), None) for change in retired
+    ]
+    yield "retire_definitions", {"names": [change.name for change in retired], "graces": graces}
+    moved = [
+        change.name
+        for change in retired
+        if change.before is not None and change.before.entry and change.before.entry.jobid in replaced
+    ]
+    if moved:
+        yield "renumber_definitions", {"names": moved}
 
 
 def _make_definition_arrays(changes: Sequence[Change]) -> dict[str, list[Any]]:

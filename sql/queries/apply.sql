@@ -119,6 +119,25 @@ SELECT t.name, t.kind, %(owner)s, t.spec::json, t.digest, t.protect, t.source, r
        database = excluded.database, username = excluded.username, active = excluded.active
  WHERE d.owner = excluded.owner OR (d.owner = 'sql' AND d.kind = 'worker');
 
+-- name: restore_definitions
+-- Declared again, or brought back; before their rows are put, which depend on it.
+UPDATE reconciler.definitions SET retired_at = NULL, retired_until = NULL WHERE name = ANY (%(names)b::text[]);
+
+-- name: retire_definitions
+-- What was last applied stays to be seen, but for the entry's activity. Who stirs in its grace gets no longer one.
+UPDATE reconciler.definitions d
+   SET retired_at = coalesce(d.retired_at, now()),
+       retired_until = coalesce(d.retired_until, now() + reconciler.read_duration(t.grace)),
+       active = CASE WHEN d.active IS NOT NULL THEN false END, revision = %(revision)s, updated_at = now()
+  FROM unnest(%(names)b::text[], %(graces)s::text[]) AS t (name, grace)
+ WHERE d.name = t.name;
+
+-- name: renumber_definitions
+-- Where a role may not alter entries, one that stands still is a new one.
+UPDATE reconciler.definitions d SET jobid = j.jobid
+  FROM cron.job j
+ WHERE d.name = ANY (%(names)b::text[]) AND j.jobname = d.name AND j.username = d.username;
+
 -- name: clear_rows
 -- What a resource leaves behind that was declared anew as something else.
 WITH queues AS (

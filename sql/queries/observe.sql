@@ -87,8 +87,38 @@ SELECT number, checksum FROM reconciler.migrations ORDER BY number;
 
 -- name: observe_definitions
 SELECT name, kind, owner, spec::text, digest = encode(sha256(convert_to(spec::text, 'UTF8')), 'hex'),
-       jobid, schedule, command, database, username, active, protect, source
-  FROM reconciler.definitions;
+       jobid, schedule, command, database, username, active, protect, source, retired_until
+  -- The column of the outer row is meant where an earlier release made the table.
+  FROM (SELECT NULL::timestamptz AS retired_until) AS none
+ CROSS JOIN LATERAL (
+       SELECT name, kind, owner, spec, digest, jobid, schedule, command, database, username, active, protect, source,
+              retired_until
+         FROM reconciler.definitions) AS d;
+
+-- name: observe_queues
+-- What declared queues have to do; counting ends at a thousand, and goes along indexes. What is held (active = false)
+-- is a declared job's and goes with it.
+SELECT d.name, ready.jobs + ordered.jobs, running.jobs, dead.jobs
+  FROM reconciler.definitions d
+ CROSS JOIN LATERAL (
+       SELECT count(*) AS jobs FROM (
+              SELECT FROM reconciler.jobs j
+               WHERE j.queue = d.name AND j.status = 'pending' AND j.ordering_key IS NULL AND j.handler IS NOT NULL
+                 AND j.active LIMIT 1000) AS found) AS ready
+ CROSS JOIN LATERAL (
+       SELECT count(*) AS jobs FROM (
+              SELECT FROM reconciler.jobs j
+               WHERE j.queue = d.name AND j.status = 'pending' AND j.ordering_key IS NOT NULL
+                 AND j.handler IS NOT NULL AND j.active LIMIT 1000) AS found) AS ordered
+ CROSS JOIN LATERAL (
+       SELECT count(*) AS jobs FROM (
+              SELECT FROM reconciler.jobs j WHERE j.queue = d.name AND j.status = 'running' LIMIT 1000) AS found
+       ) AS running
+ CROSS JOIN LATERAL (
+       SELECT count(*) AS jobs FROM (
+              SELECT FROM reconciler.jobs j WHERE j.queue = d.name AND j.status = 'failed' LIMIT 1000) AS found
+       ) AS dead
+ WHERE d.kind = 'queue' AND (ready.jobs > 0 OR ordered.jobs > 0 OR running.jobs > 0 OR dead.jobs > 0);
 
 -- name: observe_entries
 -- jobname is of type name in pg_cron 1.3 and 1.4, of type text since 1.5.
