@@ -13,6 +13,7 @@ from reconciler.collector import paused_collector
 from reconciler.core.change_policies import judge_changes
 from reconciler.core.desired import SpecProblem, make_desired
 from reconciler.core.history import put_back_entries
+from reconciler.core.identity import guard_identity
 from reconciler.core.plan import Fingerprints, Plan, find_refusal, make_fingerprints, make_plan
 from reconciler.core.policies import Governance
 from reconciler.core.preflight import find_dangers
@@ -25,6 +26,7 @@ from reconciler.core.steps import Steps, make_steps
 from reconciler.core.times.clocks import make_clock
 from reconciler.errors import DatabaseError, RefusedError, RightsError, StalePlanError
 
+from .identity import record_identity
 from .migrate import apply_migrations, find_pending, take_apply_lock
 from .observe import observe, observe_within, require_pg_cron
 from .queries import load_queries
@@ -58,9 +60,15 @@ class Planned:
     observed: ObservedState
     problems: tuple[SpecProblem, ...]
 
+    @property
+    def is_upgraded(self) -> bool:
+        """Whether pg_upgrade brought the database where it is, so that an apply records it anew."""
+        identity = self.observed.facts.identity
+        return identity is not None and identity.state == "upgraded"
+
     def fingerprints(self) -> Fingerprints:
         """Make the fingerprints that the plan holds for."""
-        return make_fingerprints(self.desired, self.observed)
+        return make_fingerprints(self.desired, self.observed, unmanaged=self.plan.unmanaged)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +158,8 @@ def apply_target(
         if steps.changes:
             revision = _execute(conn, planned, steps, request)
             _verify(conn, planned, request)
+        if planned.is_upgraded and planned.observed.facts.rights.write_definitions:
+            record_identity(conn, owner=request.owner, target=request.target.name)
         secrets = () if planned.observed.secrets is None else put_secrets(conn, request.secrets)
         _require_open(planned.plan, "new values of secrets", secrets)
         return Applied(
@@ -211,7 +221,7 @@ def _plan(observation: Observation, request: Request, *, known: Planned | None =
         adopt=request.adopt,
     )
     missing = find_missing_secrets(request.planned_specs, observed.secrets, request.secrets)
-    plan = replace(plan, notices=(*plan.notices, *missing))
+    plan = guard_identity(replace(plan, notices=(*plan.notices, *missing)), observed.facts.identity)
     return _judge(Planned(plan=plan, desired=desired, observed=observed, problems=problems), request)
 
 
@@ -235,7 +245,7 @@ def _judge(planned: Planned, request: Request) -> Planned:
     )
     return replace(
         planned,
-        plan=replace(plan, changes=verdict.changes, closed=verdict.closed, notices=notices),
+        plan=replace(plan, changes=verdict.changes, closed=plan.closed or verdict.closed, notices=notices),
         problems=(
             *planned.problems,
             *(SpecProblem(place=one.spec.place, message=one.message) for one in forbidden),

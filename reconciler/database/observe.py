@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 from psycopg.rows import dict_row
 
 from reconciler.core.facts import Facts, Rights
+from reconciler.core.identity import Identity, Place
 from reconciler.core.preflight import Danger
 from reconciler.core.state import Definition, Entry, ObservedState, Pause, QueueLoad, RowDrift, Running
 from reconciler.errors import PgCronMissingError, RightsError
@@ -99,6 +100,8 @@ def observe_within(conn: psycopg.Connection, zones: Collection[str] = ()) -> Obs
         names += ["observe_drifted_policies", "observe_pauses"]
     if row["has_timings"]:
         names += ["observe_drifted_timings", "observe_queues"]
+    if row["has_identity"]:
+        names.append("observe_identity")
     if row["sees_runs"]:
         names.append("observe_running")
     if row["sees_secrets"]:
@@ -110,7 +113,11 @@ def observe_within(conn: psycopg.Connection, zones: Collection[str] = ()) -> Obs
         "ask_zones": {"zones": sorted({facts.timezone, *zones} - {""})},
     }
     results = _fetch_all(conn, [(name, queries[name], arguments.get(name)) for name in names])
-    facts = replace(facts, migrations=dict(results.get("observe_migrations", ())))
+    facts = replace(
+        facts,
+        migrations=dict(results.get("observe_migrations", ())),
+        identity=next(map(make_identity, results.get("observe_identity", ())), None),
+    )
     state = ObservedState(
         facts=facts,
         definitions={row[0]: _make_definition(row) for row in results.get("observe_definitions", ())},
@@ -226,6 +233,21 @@ def _make_facts(row: dict[str, Any]) -> Facts:
             create_schema=row["create_schema"],
             write_definitions=row["write_definitions"],
         ),
+    )
+
+
+def make_identity(row: tuple[Any, ...]) -> Identity:
+    """Make an identity of a row of the query `observe_identity`."""
+    state, targets, recorded_at, recorded_by, *places = row
+    columns = ("system_identifier", "database", "database_oid", "server_major")
+    recorded, here = (Place(**dict(zip(columns, part, strict=True))) for part in (places[:4], places[4:]))
+    return Identity(
+        state=state,
+        recorded=recorded,
+        here=here,
+        recorded_at=recorded_at,
+        recorded_by=recorded_by,
+        targets=targets,
     )
 
 

@@ -48,6 +48,12 @@ SELECT cron.schedule(name, schedule, command)
   FROM unnest(%(names)b::text[], %(schedules)b::text[], %(commands)b::text[]) AS t (name, schedule, command);
 
 -- name: insert_revision
+-- Under which name an owner applies is noted, and the database's present name with it.
+WITH place AS (
+    UPDATE reconciler.identity i
+       SET targets = i.targets || jsonb_build_object(%(owner)s::text, %(target)s::text), database = current_database()
+     WHERE (i.targets ->> %(owner)s::text, i.database) IS DISTINCT FROM (%(target)s::text, current_database()::text)
+)
 INSERT INTO reconciler.revisions (previous, owner, target, actor, commit, release, summary, changes)
 SELECT coalesce(max(id), 0), %(owner)s, %(target)s, %(actor)s, %(commit)s, %(release)s, %(summary)s::json,
        %(changes)s::json

@@ -10,16 +10,18 @@ WITH cron AS (
            max(c.oid::bigint) FILTER (WHERE c.relname = 'definitions')::oid AS definitions,
            coalesce(bool_or(c.relname = 'policies'), false) AS has_policies,
            coalesce(bool_or(c.relname = 'timings'), false) AS has_timings,
+           coalesce(bool_or(c.relname = 'identity'), false) AS has_identity,
            max(c.oid::bigint) FILTER (WHERE c.relname = 'cron_execution_log')::oid AS log,
            max(c.oid::bigint) FILTER (WHERE c.relname = 'secrets')::oid AS secrets,
            -- What a plan reads, and what an apply writes.
            coalesce(bool_and(has_table_privilege(c.oid, 'SELECT'))
                     FILTER (WHERE c.relname IN ('migrations', 'definitions', 'queues', 'workers', 'jobs', 'policies',
-                                                'timings', 'pauses')), false) AS readable,
+                                                'timings', 'pauses', 'identity')), false) AS readable,
            coalesce(bool_and(has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE')
                              AND has_table_privilege(c.oid, 'DELETE'))
-                    FILTER (WHERE c.relname IN ('definitions', 'queues', 'workers', 'jobs', 'policies',
-                                                'timings', 'dependencies', 'job_states', 'starts', 'pauses')), false) AS writable
+                    FILTER (WHERE c.relname IN ('definitions', 'queues', 'workers', 'jobs', 'policies', 'timings',
+                                                'dependencies', 'job_states', 'starts', 'pauses', 'identity')), false)
+               AS writable
       FROM pg_namespace n
       LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind = 'r'
      WHERE n.nspname = 'reconciler'
@@ -72,6 +74,7 @@ SELECT current_setting('server_version_num')::integer                           
        ours.definitions IS NOT NULL                                                     AS has_definitions,
        coalesce(ours.has_policies, false)                                               AS has_policies,
        coalesce(ours.has_timings, false)                                                AS has_timings,
+       coalesce(ours.has_identity, false)                                               AS has_identity,
        ours.log IS NOT NULL AND has_table_privilege(ours.log, 'SELECT')                 AS sees_runs,
        now()                                                                            AS now,
        ours.secrets IS NOT NULL AND has_table_privilege(ours.secrets, 'SELECT')
@@ -85,9 +88,16 @@ SELECT current_setting('server_version_num')::integer                           
 -- name: observe_migrations
 SELECT number, checksum FROM reconciler.migrations ORDER BY number;
 
+-- name: observe_identity
+SELECT reconciler.judge_home(), i.targets, i.recorded_at, i.recorded_by,
+       i.system_identifier, i.database, i.database_oid::bigint, i.server_major,
+       reconciler.read_system_identifier(), d.datname::text, d.oid::bigint,
+       current_setting('server_version_num')::integer / 10000
+  FROM reconciler.identity i JOIN pg_database d ON d.datname = current_database();
+
 -- name: observe_definitions
 SELECT name, kind, owner, spec::text, digest = encode(sha256(convert_to(spec::text, 'UTF8')), 'hex'),
-       jobid, schedule, command, database, username, active, protect, source, retired_until
+       jobid, schedule, command, database, username, active, protect, source, d.retired_until
   -- The column of the outer row is meant where an earlier release made the table.
   FROM (SELECT NULL::timestamptz AS retired_until) AS none
  CROSS JOIN LATERAL (
