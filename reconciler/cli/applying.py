@@ -223,7 +223,7 @@ def carry_out(
     require_consent(planned.plan, request.target.policy, allow_deletes=allow_deletes)
     is_pending = bool(planned.plan.changes or planned.plan.migrations)
     # A secret is no part of the plan, and its new value has to arrive all the same.
-    if is_pending or request.secrets:
+    if is_pending or request.secrets or planned.is_upgraded:
         if is_pending and confirm is not None:
             confirm(request.target.name)
         applied = apply_target(
