@@ -43,6 +43,7 @@ COMMANDS = {
     "worker": ("worker", "Claim queued jobs and do them here."),
     "serve": ("serving", "Serve the run endpoint, which push workers call."),
     "alerts": ("alerts", "List, test and deliver alerts."),
+    "target": ("targeting", "Show where the target is at home, and claim a copy of it."),
     "migrate": ("applying", "Create or upgrade the schema reconciler on the target."),
     "doctor": ("doctor", "Find the dangers that the target is in, with remedies."),
     "policies": ("policies", "List policies and windows, and judge a saved plan by them."),

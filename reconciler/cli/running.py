@@ -60,12 +60,14 @@ def run(
         return rehearse(session, name, from_target=applied)
 
     from reconciler.database.control import find_managed_jobs
+    from reconciler.database.identity import require_home
     from reconciler.database.observe import observe_facts
     from reconciler.database.runs import require_runtime
 
     with session.connect() as conn:
         facts = observe_facts(conn)
         require_runtime(conn)
+        require_home(conn)
         (job,) = find_managed_jobs(conn, [name])
         if here:
             return _run_here(conn, job)

@@ -89,7 +89,7 @@ def explain_home(identity: Identity) -> str:
     if None in {here.system_identifier, recorded.system_identifier}:
         return "the numbers of database and tables are not those that were recorded"
     if here.system_identifier != recorded.system_identifier:
-        return "it was recorded on another server: this is a restored dump, or a copy by replication"
+        return "it was recorded on another server, so it is a restored dump or a copy by replication"
     return "it was recorded as another database of this server"
 
 

@@ -29,6 +29,7 @@ from reconciler.database.alerts import (
     require_outbox,
     wait_for_alert,
 )
+from reconciler.database.identity import require_home
 from reconciler.database.watchdog import tell_of_tick
 from reconciler.errors import ConfigError, ConnectError, ReconcilerError
 
@@ -370,6 +371,7 @@ def _prepare(conn: psycopg.Connection) -> None:
     # Statements that are prepared on the server do not survive a pooler in transaction mode.
     conn.prepare_threshold = None
     require_outbox(conn)
+    require_home(conn)
 
 
 def _serve(

@@ -8,7 +8,7 @@ SELECT to_regnamespace('reconciler') IS NOT NULL, to_regclass('reconciler.identi
 SELECT reconciler.record_identity(%(owner)s::text, %(target)s::text);
 
 -- name: require_home
-SELECT reconciler.require_home() WHERE to_regclass('reconciler.identity') IS NOT NULL;
+SELECT reconciler.require_home();
 
 -- name: count_waiting
 -- What a claim lets loose. A queue may hold millions: a thousand of each kind are enough to know of them.
