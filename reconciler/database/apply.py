@@ -14,6 +14,7 @@ from reconciler.core.change_policies import judge_changes
 from reconciler.core.desired import SpecProblem, make_desired
 from reconciler.core.history import put_back_entries
 from reconciler.core.identity import guard_identity
+from reconciler.core.ownership import find_unkept, make_handover_plan, require_owned
 from reconciler.core.plan import Fingerprints, Plan, find_refusal, make_fingerprints, make_plan
 from reconciler.core.policies import Governance
 from reconciler.core.preflight import find_dangers
@@ -31,7 +32,7 @@ from .migrate import apply_migrations, find_pending, take_apply_lock
 from .observe import observe, observe_within, require_pg_cron
 from .queries import load_queries
 from .secrets import put_secrets
-from .statements import Request, list_definition_statements, list_entry_statements, make_revision
+from .statements import Request, list_definition_statements, list_entry_statements, list_revisions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,6 +152,12 @@ def apply_target(
                 f"the target {request.target.name} moved since the plan was made",
                 remedy="nothing was changed; run plan again and look at what is different",
             )
+        if shown is not None and not _list_taken(planned.plan) <= _list_taken(shown.plan):
+            raise StalePlanError(
+                f"the plan for {request.target.name} holds no longer: what it takes away is not what it was, "
+                "since a grace ended or a queue is no longer in use",
+                remedy="nothing was changed; run plan again and look at what is different",
+            )
         _check(planned, request, allow_deletes)
         _require_open(planned.plan, "migrations", [migration.name for migration in ran])
         steps = make_steps(planned.plan.changes, planned.observed.facts)
@@ -191,7 +198,6 @@ def _plan(observation: Observation, request: Request, *, known: Planned | None =
     """Plan; the desired state is taken from `known` where there is one: specs and server are the same."""
     observed = observation.state
     require_pg_cron(observed.facts)
-    pending = find_pending(observed.facts.migrations)
     if known is None:
         desired, problems = make_desired(
             request.specs,
@@ -209,20 +215,28 @@ def _plan(observation: Observation, request: Request, *, known: Planned | None =
                 spec.place for spec in request.planned_specs
             )
             problems = tuple(problem for problem in problems if problem.place not in left_out)
+        if request.handover is not None:
+            require_owned(request.handover, request.owner, observed.definitions)
+            problems = ()
     else:
         desired, problems = known.desired, known.problems
-    plan = make_plan(
-        desired,
-        observed,
-        target=request.target.name,
-        policy=request.target.policy,
+    plan = replace(
+        _make_plan(desired, observed, request),
         findings=find_dangers(observed.facts, observation.dangers),
-        migrations=[migration.name for migration in pending],
-        adopt=request.adopt,
+        migrations=tuple(migration.name for migration in find_pending(observed.facts.migrations)),
     )
     missing = find_missing_secrets(request.planned_specs, observed.secrets, request.secrets)
     plan = guard_identity(replace(plan, notices=(*plan.notices, *missing)), observed.facts.identity)
     return _judge(Planned(plan=plan, desired=desired, observed=observed, problems=problems), request)
+
+
+def _make_plan(desired: DesiredState, observed: ObservedState, request: Request) -> Plan:
+    target, policy = request.target.name, request.target.policy
+    if request.handover is not None:
+        return make_handover_plan(request.handover, desired, observed, target=target, policy=policy)
+    if request.past is not None and policy.stage == "authoritative":
+        policy = replace(policy, stage="declared-only")  # what is restored says nothing of other entries
+    return make_plan(desired, observed, target=target, policy=policy, adopt=request.adopt)
 
 
 def _judge(planned: Planned, request: Request) -> Planned:
@@ -264,6 +278,11 @@ def _is_same_server(shown: Planned, observation: Observation) -> bool:
     )
 
 
+def _list_taken(plan: Plan) -> set[tuple[str, str]]:
+    """List what a plan takes away: time alone may make it more, and nobody has seen that."""
+    return {(change.action, change.name) for change in plan.changes if change.action in {"retire", "delete"}}
+
+
 def _list_zones(request: Request) -> frozenset[str]:
     return frozenset(spec.timezone for spec in request.specs if isinstance(spec, JobSpec) and spec.timezone)
 
@@ -301,18 +320,24 @@ def _execute(conn: psycopg.Connection, planned: Planned, steps: Steps, request: 
         conn.execute(queries[guard], {"jobids": list(steps.unschedule)})
     for name, arguments in list_entry_statements(steps):
         conn.execute(queries[name], arguments)
-    row = conn.execute(queries["insert_revision"], make_revision(plan, steps, request)).fetchone()
-    assert row is not None  # noqa: S101 - INSERT RETURNING
-    revision = int(row[0])
+    revisions = []
+    for values in list_revisions(plan, steps, request):
+        row = conn.execute(queries["insert_revision"], values).fetchone()
+        assert row is not None  # noqa: S101 - INSERT RETURNING
+        revisions.append(int(row[0]))
     zone = planned.observed.facts.known_timezone
     for name, arguments in list_definition_statements(plan.owner, steps):
-        conn.execute(queries[name], {"revision": revision, "zone": zone, **arguments})
-    return revision
+        # What goes to another owner is of that owner's revision, which is the last one.
+        conn.execute(queries[name], {"revision": revisions[-1], "zone": zone, **arguments})
+    return revisions[0]
 
 
 def _verify(conn: psycopg.Connection, planned: Planned, request: Request) -> None:
     """Look again: what was asked for must be there, else all is rolled back."""
-    left = _plan(observe_within(conn), request, known=planned).plan.changes
+    found = _plan(observe_within(conn), request, known=planned)
+    left = found.plan.changes
+    if request.handover is not None:
+        left += find_unkept(planned.plan.changes, found.observed)
     beyond = {change.name for change in planned.plan.beyond_rights}
     unexpected = [change for change in left if change.name not in beyond]
     if unexpected:

@@ -7,11 +7,12 @@ number of jobs.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler import __version__
 from reconciler.core.canonical import digest, render_canonical
+from reconciler.core.ownership import take_over
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from reconciler.core.changes import Change, Snapshot
     from reconciler.core.config import Target
     from reconciler.core.history import Past
+    from reconciler.core.ownership import Handover
     from reconciler.core.plan import Plan
     from reconciler.core.specs import Spec
     from reconciler.core.steps import Steps
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 Statement = tuple[str, dict[str, Any]]
 """A query of `sql/queries/apply.sql` by name, and its arguments."""
+
+_APART = frozenset({"unmanaged", "transferred"})
+"""Why something goes that leaves no definition, or keeps it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +50,7 @@ class Request:
             and the server decide.
         emergency: Why windows and forbidden times do not count for once, for the revision; "" where they do.
         selected: Names of the specs that are planned; None for all of them.
+        handover: What is given up, where that alone is planned; None where what is declared is.
     """
 
     specs: Sequence[Spec]
@@ -57,10 +63,13 @@ class Request:
     past: Past | None = None
     emergency: str = ""
     selected: Collection[str] | None = None
+    handover: Handover | None = None
 
     @property
     def planned_specs(self) -> Sequence[Spec]:
         """The specs that are planned."""
+        if self.handover is not None:
+            return ()
         if self.selected is None:
             return self.specs
         return [spec for spec in self.specs if spec.name in self.selected]
@@ -112,6 +121,24 @@ def list_entry_statements(steps: Steps) -> Iterator[Statement]:
         yield query, arrays
 
 
+def list_revisions(plan: Plan, steps: Steps, request: Request) -> Iterator[dict[str, Any]]:
+    """List the arguments of `insert_revision`, once for each owner whose history it is a part of.
+
+    Args:
+        plan: What is applied.
+        steps: Of the plan.
+        request: Who asked.
+
+    Yields:
+        The row's values by column; first those of the owner who asked.
+    """
+    yield make_revision(plan, steps, request)
+    if request.handover is not None and request.handover.to:
+        taken = take_over(steps.changes)
+        theirs = replace(plan, owner=request.handover.to, changes=taken)
+        yield make_revision(theirs, replace(steps, changes=taken), request)
+
+
 def make_revision(plan: Plan, steps: Steps, request: Request) -> dict[str, Any]:
     """Make the arguments of `insert_revision`.
 
@@ -128,6 +155,11 @@ def make_revision(plan: Plan, steps: Steps, request: Request) -> dict[str, Any]:
         summary["rollback_to"] = request.past.revision
     if request.emergency:
         summary["emergency"] = request.emergency
+    if request.handover is not None and request.handover.to:
+        gives = plan.owner == request.owner
+        summary["transferred_to" if gives else "transferred_from"] = (
+            request.handover.to if gives else request.owner
+        )
     return {
         "owner": plan.owner,
         "target": plan.target,
@@ -170,13 +202,21 @@ def list_definition_statements(owner: str, steps: Steps) -> Iterator[Statement]:
     Yields:
         Statements, in the order in which they have to be executed.
     """
-    deleted = [change.name for change in steps.changes if change.action == "delete"]
+    deleted = [change.name for change in steps.changes if change.reason not in _APART and _is_gone(change)]
     renamed = [change for change in steps.changes if change.renamed_from]
     retired = [change for change in steps.changes if change.action == "retire"]
-    put = [change for change in steps.changes if change.after is not None and change.action != "retire"]
+    transferred = [change for change in steps.changes if change.reason == "transferred"]
+    put = [
+        change
+        for change in steps.changes
+        if change.after is not None and change.action not in {"retire", "release"}
+    ]
     restored = [change.name for change in put if change.retired_until is not None]
     if deleted:
         yield "delete_definitions", {"names": deleted}
+    if transferred:
+        to = next(field.after for field in transferred[0].fields if field.path == "owner")
+        yield "transfer_definitions", {"names": [change.name for change in transferred], "to": to}
     if renamed:
         before, after = [change.renamed_from for change in renamed], [change.name for change in renamed]
         yield "rename_definitions", {"before": before, "after": after}
@@ -206,6 +246,10 @@ def list_definition_statements(owner: str, steps: Steps) -> Iterator[Statement]:
             yield query, {"names": names}
     if kept:
         yield "put_job_states", {}
+
+
+def _is_gone(change: Change) -> bool:
+    return change.action in {"delete", "release"}
 
 
 def _list_retirements(retired: Sequence[Change], replaced: Collection[int]) -> Iterator[Statement]:

@@ -72,6 +72,11 @@ UPDATE reconciler.jobs j
  WHERE j.job_name = gone.name AND j.once
    AND (j.status = 'pending' OR EXISTS (SELECT FROM reconciler.starts s WHERE s.queued_job_id = j.id));
 
+-- name: transfer_definitions
+-- To another owner, whose revision this is; all else stays.
+UPDATE reconciler.definitions SET owner = %(to)s, revision = %(revision)s, updated_at = now()
+ WHERE name = ANY (%(names)b::text[]);
+
 -- name: rename_definitions
 -- Where a one-time job of the new name has run already, the one that waits under the old name never will.
 WITH renamed AS (
