@@ -22,6 +22,7 @@ targets:
   production:
     dsn: ${{env:DATABASE_URL}}
     prune: confirm
+    grace: 7d  # what is removed stands still for so long, and restore brings it back
 """
 
 _JOBS = """\

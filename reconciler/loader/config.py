@@ -185,6 +185,8 @@ def _find_problems(source: Source) -> list[Problem]:
         if target.get("stage") == "authoritative" and target.get("prune", "never") == "never":
             fault = "authoritative deletes what nobody declared, and prune: never deletes nothing"
             complain(f"stage of target {name}: {fault}: write prune: confirm", "targets", name, "stage")
+        if fault := _find_duration_fault("grace", target["grace"]) if "grace" in target else "":
+            complain(f"grace of target {name}: {fault}", "targets", name, "grace")
         runtime = target.get("runtime")
         for key, text in runtime.items() if isinstance(runtime, dict) else ():
             fault = _find_duration_fault(key, text) if key != "runners" else ""
@@ -253,6 +255,7 @@ def _make_target(name: str, value: dict[str, Any], governance: Governance) -> Ta
             max_deletes=int(limits.get("deletes", usual.max_deletes)),
             max_delete_share=float(limits.get("delete_share", usual.max_delete_share)),
             stage=value.get("stage", usual.stage),
+            grace=parse_duration(value["grace"]) if "grace" in value else usual.grace,
         ),
         runtime=_make_runtime(value.get("runtime", {})),
         governance=governance,

@@ -28,6 +28,7 @@ targets:
     role: ${env:ROLE}
     pg_cron: "1.6"
     prune: confirm
+    grace: 1w
     limits: {deletes: 7, delete_share: 0.25}
     runtime: {every: 5m, runners: 3, keep_runs: 2w, keep_details: 36h}
     vars: {app_url: "https://${env:HOST}/x$${y}"}
@@ -78,7 +79,7 @@ def test_every_key_is_read(folder: Path) -> None:
                 dsn="${env:DATABASE_URL}",
                 role="${env:ROLE}",
                 pg_cron=(1, 6, 0),
-                policy=Policy(prune="confirm", max_deletes=7, max_delete_share=0.25),
+                policy=Policy(prune="confirm", max_deletes=7, max_delete_share=0.25, grace=timedelta(days=7)),
                 variables={"app_url": "https://${env:HOST}/x$${y}"},
                 runtime=Runtime(
                     every=timedelta(minutes=5),
@@ -320,7 +321,7 @@ def test_an_unset_variable_matters_to_its_own_target_only(folder: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve_target(config, "production", environment={"DATABASE_URL": "x", "ROLE": "y"})
     message = str(caught.value)
-    assert message.startswith("reconciler.yaml:13:21: the environment variable 'HOST' is not set")
+    assert message.startswith("reconciler.yaml:14:21: the environment variable 'HOST' is not set")
     assert "vars.app_url of target 'production'" in message
 
 
@@ -351,6 +352,7 @@ def test_several_targets_without_a_default_need_a_name(folder: Path) -> None:
          "2:24: pg_cron of target x is the number 1.6, and must be a text"),
         ("owner: a\ntargets: {x: {pg_cron: latest}}",
          "2:24: pg_cron of target x is 'latest': a pg_cron version"),
+        ("owner: a\ntargets: {x: {grace: 0s}}", "2:22: grace of target x: '0s' is no time at all"),
         ("owner: a\ntargets: {x: {prune: yes}}",
          "2:22: prune of target x is 'yes': use never, confirm or auto"),
         ("owner: a\ntargets: {x: {limits: {delete_share: 2}}}",
