@@ -26,6 +26,8 @@ COMMANDS = {
     "history": ("history", "List what was applied, when and by whom."),
     "blame": ("history", "Say who changed a resource last, and from what."),
     "rollback": ("rolling_back", "Make the target as it was after a revision."),
+    "release": ("releasing", "Give up jobs, and let their entries stay."),
+    "transfer": ("releasing", "Hand resources to another owner."),
     "comment": ("commenting", "Show a plan as one comment on a pull request."),
     "import": ("importing", "Write entries that nobody declared as spec files."),
     "explain": ("explaining", "Say when a schedule or a job runs, in words and in instants."),

@@ -78,6 +78,9 @@ def render_blame(name: str, touches: Sequence[Touch]) -> str:
     lines.extend(render_change(change, None))
     if change.action == "delete":
         lines += ["", f"{clean(name)} is not there any more."]
+    elif change.action == "release":
+        owner = last.summary.get("transferred_to")
+        lines += ["", f"{clean(name)} belongs to {clean(str(owner)) if owner else 'nobody'} now."]
     elif change.name != name:
         lines += ["", f"{clean(name)} is called {clean(change.name)} now."]
     if earlier:
@@ -118,6 +121,8 @@ def head_to_json(head: Head) -> dict[str, Any]:
         "release": head.release,
         "rollback_to": head.summary.get("rollback_to"),
         "emergency": head.summary.get("emergency"),
+        "transferred_to": head.summary.get("transferred_to"),
+        "transferred_from": head.summary.get("transferred_from"),
         "counts": {action: list(head.actions).count(action) for action in ACTIONS},
         "names": list(head.names),
     }
@@ -158,6 +163,9 @@ def _render_head(head: Head) -> Iterator[str]:
     yield f"  release   {clean(head.release)}"
     if "rollback_to" in head.summary:
         yield f"  rollback  to revision {head.summary['rollback_to']}"
+    for key, words in (("transferred_to", "to"), ("transferred_from", "from")):
+        if key in head.summary:
+            yield f"  transfer  {words} {clean(str(head.summary[key]))}"
     if "emergency" in head.summary:
         yield f"  emergency {clean(str(head.summary['emergency']))}"
 

@@ -38,11 +38,13 @@ class Session:
     target: Target
     specs: tuple[Spec, ...] | None = None
 
-    def load_specs(self) -> tuple[Spec, ...]:
+    def load_specs(self, *, may_be_empty: bool = False) -> tuple[Spec, ...]:
         """Load everything that is declared for the target."""
         from reconciler.loader.specs import load_specs
 
-        return load_specs(self.config, self.target) if self.specs is None else self.specs
+        if self.specs is not None:
+            return self.specs
+        return load_specs(self.config, self.target, may_be_empty=may_be_empty)
 
     @contextmanager
     def connect(self) -> Iterator[psycopg.Connection]:

@@ -140,7 +140,7 @@ def read_change(value: Mapping[str, Any]) -> Change:
     before, after = _read_snapshot(value["before"]), _read_snapshot(value["after"])
     fields: list[FieldChange] = []
     renamed_from = value.get("renamed_from", "")
-    if value["action"] == "update" and before is not None and after is not None:
+    if value["action"] in {"update", "retire", "release"} and before is not None and after is not None:
         fields.extend(diff_snapshots(before, after))
         if not renamed_from and value["reason"] == "renamed" and before.entry is not None:
             renamed_from = before.entry.name  # as the first releases kept it
@@ -192,7 +192,9 @@ def replay(revisions: Iterable[Revision], *, state: Mapping[str, Held] | None = 
     for revision in revisions:
         put: list[Held] = []
         for change in revision.changes:
-            if change.action == "delete":
+            if change.reason == "unmanaged":
+                continue  # it was nobody's
+            if change.action in {"delete", "release"}:
                 held.pop(change.name, None)
                 continue
             if change.after is None or not change.after.document:

@@ -144,13 +144,20 @@ def _render_head(plan: Mapping[str, Any], subject: Subject) -> Iterator[str]:
     else:
         marked = f" {counts['adopt']} of them will be marked as ours." if counts["adopt"] else ""
         declared = plan["summary"]["resources"]
-        yield f"**Nothing to change:** {declared} resources are as declared.{marked}"
+        held = plan["summary"].get("held")  # since format 1.3
+        left_out = f"{held} changes are left out at this stage." if held else ""
+        yield f"**Nothing to change:** {left_out or f'{declared} resources are as declared.'}{marked}"
 
 
 def _render_dangers(plan: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    deleted = [change["name"] for change in changes if change["action"] == "delete"]
-    if deleted:
-        yield f"> **Deletes {len(deleted)}:** {_list_names(deleted)}"
+    taken = {
+        words: [change["name"] for change in changes if change["action"] == action]
+        for action, words in (("delete", "Deletes"), ("retire", "Retires"))
+    }
+    for words, names in taken.items():
+        if names:
+            yield f"> **{words} {len(names)}:** {_list_names(names)}"
+    if any(taken.values()):
         if consent := plan.get("consent"):  # since format 1.2
             yield f"> To consent to exactly these: {span(f'--allow-deletes {consent}')}"
     kinds = [change["obstacle"]["kind"] for change in changes if change["obstacle"]]

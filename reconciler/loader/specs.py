@@ -36,13 +36,16 @@ SpecFiles: TypeAlias = tuple["Sequence[Source]", "Sequence[Problem]"]
 _WHOLE_FILE = Definition(schema="jobs")
 
 
-def load_specs(config: Config, target: Target, files: SpecFiles | None = None) -> tuple[Spec, ...]:
+def load_specs(
+    config: Config, target: Target, files: SpecFiles | None = None, *, may_be_empty: bool = False
+) -> tuple[Spec, ...]:
     """Load the specs of one target.
 
     Args:
         config: Where the files are, which targets and secrets there are.
         target: The target, resolved: its variables and version of pg_cron are used.
         files: What `load_sources` gave for this configuration, for many targets; None reads the files.
+        may_be_empty: Whether it is right that the files declare nothing, since nothing follows from it.
 
     Returns:
         Every resource that is declared for the target, in the order of output. Files that declare nothing at
@@ -55,7 +58,7 @@ def load_specs(config: Config, target: Target, files: SpecFiles | None = None) -
         sources, found = load_sources(config) if files is None else files
         problems = list(found)
         declarations = [one for source in sources for one in _read_declarations(source, target)]
-        if not declarations and not problems:
+        if not (declarations or problems or may_be_empty):
             problems.append(
                 _config_problem(
                     config,
