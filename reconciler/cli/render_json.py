@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from reconciler import __version__
-from reconciler.cli.render_change_times import render_json_times
+from reconciler.cli.render_change_times import render_json_instant, render_json_times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from reconciler.core.changes import Change
     from reconciler.core.plan import Fingerprints, Plan
 
-FORMAT_VERSION = "1.2"
+FORMAT_VERSION = "1.3"
 """The minor number grows with additions; the major one when something is renamed or goes."""
 
 
@@ -56,6 +56,8 @@ def make_value(plan: Plan, fingerprints: Fingerprints) -> dict[str, Any]:
     """
     summary: dict[str, int] = {"resources": plan.resources, "kept": len(plan.kept)}
     summary.update((str(action), count) for action, count in plan.count().items())
+    if plan.held:
+        summary["held"] = len(plan.held)
     return {
         "format_version": FORMAT_VERSION,
         "reconciler_version": __version__,
@@ -102,6 +104,11 @@ def render_change(change: Change, times: ChangeTimes | None) -> dict[str, Any]:
         "reason": change.reason,
         "source": change.source,
         "renamed_from": change.renamed_from or None,
+        **(
+            {}
+            if change.retired_until is None
+            else {"retired_until": render_json_instant(change.retired_until)}
+        ),
         "before": None if change.before is None else change.before.to_json(),
         "after": None if change.after is None else change.after.to_json(),
         "fields": [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reconciler.cli.render_change_times import list_lines, list_warnings
+from reconciler.core.retirement import render_instant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,11 +21,19 @@ if TYPE_CHECKING:
     from reconciler.core.preflight import Finding
     from reconciler.core.state import Notice
 
-SIGNS: dict[Action, str] = {"create": "+", "update": "~", "adopt": "=", "delete": "-", "release": ">"}
+SIGNS: dict[Action, str] = {
+    "create": "+",
+    "update": "~",
+    "adopt": "=",
+    "retire": "|",
+    "delete": "-",
+    "release": ">",
+}
 _COLOURS: dict[Action, str] = {
     "create": "green",
     "update": "yellow",
     "adopt": "cyan",
+    "retire": "red",
     "delete": "red",
     "release": "magenta",
 }
@@ -96,13 +105,17 @@ def render_summary(plan: Plan) -> str:
         One line.
     """
     counts = plan.count()
+    left_out = f"{len(plan.held)} left out at this stage"
+    if plan.held and plan.is_empty:
+        return f"Nothing to change; {left_out}."
     if not plan.changes:
         return f"Nothing to change: {plan.resources} resources are as declared."
     if plan.is_empty:
         return f"Nothing to change; {counts['adopt']} are as declared and will be marked as ours."
     parts = [f"{count} to {action}" for action, count in counts.items() if count]
     hindered = len(plan.refused) + len(plan.beyond_rights)
-    return f"Plan: {', '.join(parts)}" + (f"; {hindered} of them cannot be done" if hindered else "") + "."
+    notes = [f"{hindered} of them cannot be done"] if hindered else []
+    return "; ".join([f"Plan: {', '.join(parts)}", *notes, *([left_out] if plan.held else [])]) + "."
 
 
 def render_finding(finding: Finding) -> str:
@@ -141,7 +154,7 @@ def list_names(names: tuple[str, ...]) -> str:
     Returns:
         For instance `a, b and 3 more`.
     """
-    shown = ", ".join(names[:_NAMES_SHOWN])
+    shown = clean(", ".join(names[:_NAMES_SHOWN]))
     rest = len(names) - _NAMES_SHOWN
     return f"{shown} and {rest} more" if rest > 0 else shown
 
@@ -157,7 +170,7 @@ def render_change(change: Change, times: ChangeTimes | None) -> Iterator[str]:
         Lines, indented below what they belong to.
     """
     sign = click.style(
-        f"{SIGNS[change.action]} {change.kind} {change.name}", fg=_COLOURS[change.action], bold=True
+        f"{SIGNS[change.action]} {change.kind} {clean(change.name)}", fg=_COLOURS[change.action], bold=True
     )
     source = click.style(f"  ({change.reason}, {clean(change.source)})", dim=True)
     yield f"  {sign}{source}"
@@ -167,6 +180,9 @@ def render_change(change: Change, times: ChangeTimes | None) -> Iterator[str]:
         yield from _render_snapshot(change.before)
     for field in change.fields:
         yield from _render_field(field)
+    if change.retired_until is not None and change.action != "update":
+        word = "ended" if change.action == "delete" else "ends"
+        yield f"      its grace {word} at {render_instant(change.retired_until)}"
     if times is not None:
         yield from _render_times(times)
     if change.obstacle is not None:
@@ -203,6 +219,9 @@ def _first_line(text: str) -> str:
 
 
 def _render_field(field: FieldChange) -> Iterator[str]:
+    if field.path == "grace":
+        yield f"      it stands still for {field.after}, and is deleted then"
+        return
     if isinstance(field.before, str) and isinstance(field.after, str) and "\n" in field.before + field.after:
         yield f"      {field.path}:"
         for line in list(
