@@ -85,10 +85,10 @@ def render_json_times(times: ChangeTimes | None) -> dict[str, Any] | None:
         "before": _render_json_view(times.before),
         "after": _render_json_view(times.after),
         "same_times": times.same_times,
-        "last_run": None if times.last_run is None else _render_json_instant(times.last_run),
-        "skipped": [_render_json_instant(run) for run in times.skipped],
-        "doubled": [_render_json_instant(run) for run in times.doubled],
-        "running": [{"run": run.run_id, "since": _render_json_instant(run.run_at)} for run in times.running],
+        "last_run": None if times.last_run is None else render_json_instant(times.last_run),
+        "skipped": [render_json_instant(run) for run in times.skipped],
+        "doubled": [render_json_instant(run) for run in times.doubled],
+        "running": [{"run": run.run_id, "since": render_json_instant(run.run_at)} for run in times.running],
         "fate": times.fate or None,
     }
 
@@ -141,11 +141,19 @@ def _render_json_view(view: TimesView | None) -> dict[str, Any] | None:
         "words": view.words,
         "zone": view.zone,
         "active": view.active,
-        "next_runs": [_render_json_instant(run) for run in view.next_runs],
+        "next_runs": [render_json_instant(run) for run in view.next_runs],
         "per_day": round(view.per_day, 6),
         "woken_per_day": None if view.woken_per_day is None else round(view.woken_per_day, 6),
     }
 
 
-def _render_json_instant(at: datetime) -> str:
+def render_json_instant(at: datetime) -> str:
+    """Render an instant for JSON.
+
+    Args:
+        at: Aware.
+
+    Returns:
+        In UTC to the second, with a Z.
+    """
     return at.astimezone(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")

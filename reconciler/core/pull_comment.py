@@ -157,9 +157,8 @@ def _render_dangers(plan: Mapping[str, Any], changes: Sequence[Mapping[str, Any]
     for words, names in taken.items():
         if names:
             yield f"> **{words} {len(names)}:** {_list_names(names)}"
-    if any(taken.values()):
-        if consent := plan.get("consent"):  # since format 1.2
-            yield f"> To consent to exactly these: {span(f'--allow-deletes {consent}')}"
+    if consent := plan.get("consent"):  # since format 1.2
+        yield f"> To consent to exactly these: {span(f'--allow-deletes {consent}')}"
     kinds = [change["obstacle"]["kind"] for change in changes if change["obstacle"]]
     if count := kinds.count("refused"):
         yield f"> **Cannot be applied:** {count} refused, and nothing is applied until that is mended."
