@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import pytest
@@ -160,3 +161,18 @@ def test_the_script_fails_as_a_whole(site: Site) -> None:
     assert {name: rows for name, rows in after.items() if name != "cron.job"} == {
         name: rows for name, rows in before.items() if name != "cron.job"
     }
+
+
+def test_each_change_stands_above_with_its_reason(site: Site) -> None:
+    """Edits, drift and both are told apart, and no name of a file becomes a statement."""
+    specs = [job("edited"), job("drifted"), job("mixed")]
+    site.apply(*specs)
+    site.run("UPDATE cron.job SET active = false WHERE jobname IN ('drifted', 'mixed')")
+    odd = replace(job("mixed", "SELECT 2"), place=replace(specs[2].place, path="a\nDROP TABLE x;\u2028.yaml"))
+    edited: list[Spec] = [job("edited", "SELECT 2"), specs[1], odd]
+    script = render_script(site.plan(*edited), request(*edited))
+    assert script.splitlines()[:3] == [
+        "-- update job drifted (drifted, jobs.d/shop.yaml:3)",
+        "-- update job edited (edited, jobs.d/shop.yaml:3)",
+        "-- update job mixed (both, a?DROP TABLE x;?.yaml:3)",
+    ]

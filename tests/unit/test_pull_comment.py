@@ -446,3 +446,20 @@ def test_a_plan_of_an_older_release_has_no_code_of_consent() -> None:
     text = render_comment(value, SUBJECT)
     assert "> **Deletes 1:** `old`" in text
     assert "consent" not in text
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"), [("edited", "(edited, "), ("drifted", "(drifted, "), ("both", "(both, ")]
+)
+def test_each_change_says_why(reason: str, shown: str) -> None:
+    """An edit is told from a drift, and from one of each."""
+    assert shown in render_comment(make_plan_value(changes=[make_change(reason=reason)]), SUBJECT)
+
+
+def test_drift_is_not_called_a_plan() -> None:
+    """What is shown was changed on the target, and nobody is asked to review it."""
+    subject = Subject(target="production", is_drift=True)
+    some = render_comment(make_plan_value(changes=[make_change(reason="drifted")]), subject)
+    assert "### Drift on `production`" in some
+    assert "**1 changed on the target behind the files' back;**" in some
+    assert "**No drift:**" in render_comment(make_plan_value(changes=[]), subject)
