@@ -62,10 +62,16 @@ BEGIN
 END
 $$;
 
+-- Every run asks: the usual answer is found here, by as little as can be.
 CREATE FUNCTION reconciler.is_home() RETURNS boolean
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    RETURN EXISTS (
+        SELECT FROM reconciler.identity i, pg_database d, pg_control_system() AS c
+         WHERE d.datname = current_database() AND d.oid = i.database_oid
+           AND c.system_identifier = i.system_identifier) OR reconciler.judge_home() <> 'copy';
+EXCEPTION WHEN insufficient_privilege OR undefined_function THEN
     RETURN reconciler.judge_home() <> 'copy';
 END
 $$;
@@ -85,7 +91,7 @@ CREATE FUNCTION reconciler.require_home() RETURNS boolean
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF reconciler.judge_home() = 'copy' THEN
+    IF NOT reconciler.is_home() THEN
         RAISE EXCEPTION USING ERRCODE = 'RC001', MESSAGE = reconciler.describe_copy(),
             HINT = 'Nothing of it runs here. To let it: reconciler target claim.';
     END IF;
@@ -118,29 +124,6 @@ UPDATE reconciler.identity SET targets = coalesce(
 
 -- ------------------------------------------------------------------------------------------ runs and the tick
 
--- Log that the entry of a job came in vain, because this is a copy. Returns why; null at home.
-CREATE FUNCTION reconciler.skip_in_copy(job_name text, trigger text) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    definition reconciler.definitions;
-    reason text;
-BEGIN
-    IF reconciler.judge_home() <> 'copy' THEN
-        RETURN NULL;
-    END IF;
-    reason := reconciler.describe_copy();
-    SELECT * INTO definition FROM reconciler.definitions d
-     WHERE d.name = skip_in_copy.job_name AND d.kind IN ('job', 'worker');
-    -- Whose it is not gets the answer only.
-    IF FOUND AND pg_has_role(session_user, reconciler.find_role(definition.username, definition.spec)::name, 'MEMBER')
-    THEN
-        PERFORM reconciler.log_skip(definition, NULL::reconciler.starts, coalesce(trigger, 'manual'), reason);
-    END IF;
-    RETURN reason;
-END
-$$;
-
 -- Entries of mode direct, which call nothing of ours and so know no guard.
 CREATE FUNCTION reconciler.list_direct_entries() RETURNS TABLE (jobid bigint, name text, command text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -149,70 +132,166 @@ AS $$
      WHERE d.jobid IS NOT NULL AND d.spec ->> 'mode' = 'direct' AND reconciler.is_runtime()
 $$;
 
--- As before, and nowhere but at home.
-CREATE OR REPLACE FUNCTION reconciler.take_lock(
-    job_name text, lock_key bigint, shared boolean, is_free boolean DEFAULT false
-) RETURNS text
-LANGUAGE plpgsql
+-- As before, and nothing starts in a copy.
+CREATE OR REPLACE FUNCTION reconciler.start_run(
+    job_name text, trigger text DEFAULT NULL, start_id bigint DEFAULT NULL, since timestamptz DEFAULT NULL,
+    is_free boolean DEFAULT false,
+    OUT run_id bigint, OUT token bytea, OUT verdict text, OUT lock_key bigint, OUT shared boolean,
+    OUT kind text, OUT body text, OUT reason text
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
+#variable_conflict use_column
 DECLARE
-    old reconciler.cron_execution_log;
-    connected_at timestamptz;
-    queued bigint;
+    definition reconciler.definitions;
+    policy reconciler.policies;
+    start reconciler.starts;
+    pause reconciler.pauses;
+    unmet text[];
+    role text;
 BEGIN
-    -- Whatever starts, starts here.
-    PERFORM reconciler.require_home();
-    IF NOT (CASE WHEN shared THEN pg_try_advisory_lock_shared(lock_key)
-                 ELSE pg_try_advisory_lock(lock_key) END) THEN
-        RETURN 'already running in backend ' || coalesce(reconciler.find_holder(lock_key)::text, 'unknown');
-    END IF;
-    IF shared THEN
-        RETURN NULL;
-    END IF;
-    queued := reconciler.find_queued(job_name);
-    IF queued IS NOT NULL THEN
-        PERFORM pg_advisory_unlock(lock_key);
-        RETURN format('queued job %s of it is not finished', queued);
-    END IF;
-    -- Whoever holds the lock alone knows that no other run of the job goes on in a backend. The newest run is the one
-    -- that can have been left; others, from when the job allowed several, are the tick's.
-    SELECT * INTO old FROM reconciler.cron_execution_log l
-     WHERE l.job_name = take_lock.job_name AND l.status <> 'skipped' ORDER BY l.run_at DESC LIMIT 1;
-    IF old.status = 'running' THEN
-        IF old.request_id IS NOT NULL THEN
-            -- The tick looks for answers; where there is none, the next start does.
-            IF reconciler.end_answered(old.id) THEN
-                RETURN NULL;
-            END IF;
-            PERFORM pg_advisory_unlock(lock_key);
-            RETURN format('run %s waits for the answer to its request', old.id);
+    IF start_id IS NOT NULL THEN
+        SELECT * INTO start FROM reconciler.starts s WHERE s.id = start_run.start_id FOR UPDATE SKIP LOCKED;
+        IF NOT FOUND OR start.due_at > clock_timestamp() THEN
+            verdict := 'gone';
+            RETURN;
         END IF;
-        IF old.handed_over THEN
-            PERFORM reconciler.end_handed_over(old.id);
-            RETURN NULL;
+        job_name := start.job_name;
+        trigger := start.trigger;
+    ELSIF coalesce(trigger, 'manual') NOT IN ('schedule', 'manual') THEN
+        RAISE EXCEPTION 'a run is started by schedule or manual; % comes from reconciler.starts', trigger
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    trigger := coalesce(trigger, 'manual');
+    SELECT * INTO definition FROM reconciler.definitions d
+     WHERE d.name = start_run.job_name AND d.kind IN ('job', 'worker');
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'no job % is declared', job_name
+            USING ERRCODE = 'undefined_object', HINT = 'See reconciler.definitions for the names.';
+    END IF;
+    -- session_user is who connected: inside this function current_user is always the owner.
+    role := reconciler.find_role(definition.username, definition.spec);
+    IF NOT pg_has_role(session_user, role::name, 'MEMBER') THEN
+        RAISE EXCEPTION 'the role % may not run the job %', session_user, job_name
+            USING ERRCODE = 'insufficient_privilege', HINT = format('It runs as %s.', role);
+    END IF;
+    SELECT * INTO policy FROM reconciler.policies p WHERE p.name = definition.name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the job % is handed to pg_cron as it is (mode: direct)', job_name
+            USING ERRCODE = 'feature_not_supported', HINT = 'Execute its command yourself.';
+    END IF;
+    kind := CASE WHEN definition.spec ->> 'sql' IS NOT NULL THEN 'sql'
+                 WHEN definition.kind = 'worker' OR definition.spec -> 'http' IS NOT NULL THEN 'http'
+                 ELSE 'handler' END;
+    body := definition.spec ->> 'sql';
+    IF NOT reconciler.is_home() THEN
+        -- What was put off stays as it is, until somebody claims the copy.
+        verdict := CASE WHEN start.id IS NULL THEN 'skip' ELSE 'gone' END;
+        reason := reconciler.describe_copy();
+        IF start.id IS NULL THEN
+            PERFORM reconciler.log_skip(definition, start, trigger, reason);
         END IF;
-        IF old.backend_pid = pg_backend_pid() THEN
-            SELECT a.backend_start INTO connected_at FROM pg_stat_get_activity(pg_backend_pid()) AS a;
-            IF connected_at IS NULL OR old.run_at >= connected_at THEN
-                -- A session gets its own lock again and again.
-                PERFORM pg_advisory_unlock(lock_key);
-                IF NOT is_free THEN
-                    RETURN format('already running in this session, as run %s', old.id);
-                END IF;
-                -- What was broken off may have kept its lock, or not.
-                IF reconciler.find_holder(lock_key, pg_backend_pid()) IS NULL
-                   AND NOT pg_try_advisory_lock(lock_key) THEN
-                    RETURN 'already running in backend ' || coalesce(reconciler.find_holder(lock_key)::text, 'unknown');
-                END IF;
-            END IF;
-        END IF;
-        SELECT * INTO old FROM reconciler.cron_execution_log l WHERE l.id = old.id FOR UPDATE;
-        IF old.status = 'running' THEN
-            PERFORM reconciler.end_run(old, coalesce(old.stop_reason, 'lost'), error_message =>
-                format('backend %s went away without ending the run', old.backend_pid));
+        RETURN;
+    END IF;
+    IF definition.retired_until IS NOT NULL AND trigger = 'manual' AND start.id IS NULL THEN
+        PERFORM reconciler.refuse_retired(definition);
+    END IF;
+    lock_key := definition.lock_key;
+    shared := policy.concurrency = 'allow';
+
+    IF definition.retired_until IS NOT NULL THEN
+        reason := reconciler.describe_retired(definition);
+    ELSIF trigger <> 'manual' THEN
+        SELECT * INTO pause FROM reconciler.pauses p
+         WHERE p.job_name = definition.name AND (p.until IS NULL OR p.until > clock_timestamp());
+        IF FOUND THEN
+            reason := format('paused %sby %s%s',
+                'until ' || to_char(pause.until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC ',
+                pause.paused_by, ': ' || nullif(pause.reason, ''));
+        ELSIF start.id IS NOT NULL AND definition.spec ->> 'active' = 'false' THEN
+            reason := 'not active';  -- it was switched off after this was put off until now
         END IF;
     END IF;
-    RETURN NULL;
+    IF reason IS NOT NULL AND start.queued_job_id IS NOT NULL THEN
+        -- One-time work is kept for when it may start again.
+        UPDATE reconciler.starts s SET due_at = least(pause.until, clock_timestamp() + interval '1 minute')
+         WHERE s.id = start.id;
+        verdict := 'gone';
+        RETURN;
+    END IF;
+    IF reason IS NULL AND trigger = 'schedule' AND policy.after <> '{}' THEN
+        unmet := reconciler.find_unmet(definition.name, policy.after);
+        IF unmet <> '{}' THEN
+            reason := 'waits for ' || array_to_string(unmet, ', ');
+            INSERT INTO reconciler.starts (job_name, trigger, due_at, scheduled_at, queued_job_id)
+            VALUES (definition.name, 'dependency', 'infinity', start.scheduled_at, start.queued_job_id)
+                ON CONFLICT (job_name, trigger, coalesce(scheduled_at, '-infinity')) DO NOTHING;
+        END IF;
+    END IF;
+
+    -- It was free to start when it began to wait.
+    IF reason IS NULL AND trigger = 'schedule' AND start.id IS NULL AND since < clock_timestamp() - interval '1 second'
+       AND EXISTS (SELECT FROM reconciler.timings t WHERE t.name = definition.name
+                      AND reconciler.find_bar_end(t, clock_timestamp(), policy.zone) IS NOT NULL)
+    THEN
+        reason := 'it waited until its blackout or its end';
+    END IF;
+
+    IF reason IS NULL THEN
+        reason := reconciler.take_lock(definition.name, definition.lock_key, shared, is_free);
+        IF reason IS NOT NULL AND (start.trigger = 'catch_up' OR start.queued_job_id IS NOT NULL
+                                   OR (start.id IS NOT NULL AND policy.concurrency = 'wait')) THEN
+            -- It keeps its turn, and the runner is free for others.
+            UPDATE reconciler.starts s SET due_at = clock_timestamp() + interval '5 seconds' WHERE s.id = start.id;
+            verdict := 'gone';
+            RETURN;
+        END IF;
+        IF reason IS NOT NULL AND policy.concurrency = 'wait' AND reconciler.find_queued(definition.name) IS NOT NULL
+        THEN
+            -- A worker may take hours for it: the start waits in the table, and no backend does.
+            INSERT INTO reconciler.starts (job_name, trigger, due_at)
+            VALUES (definition.name, start_run.trigger, clock_timestamp() + interval '5 seconds')
+                ON CONFLICT (job_name, trigger, coalesce(scheduled_at, '-infinity')) DO NOTHING;
+            reason := reason || CASE WHEN FOUND THEN '; it starts afterwards' ELSE '; another start waits for it' END;
+        ELSIF reason IS NOT NULL AND policy.concurrency = 'wait'
+           AND clock_timestamp() < since + coalesce(policy.timeout, interval '1 hour') THEN
+            verdict := 'busy';
+            RETURN;
+        END IF;
+    END IF;
+
+    IF start.id IS NOT NULL THEN
+        DELETE FROM reconciler.starts s WHERE s.id = start.id;
+    END IF;
+    IF reason IS NOT NULL THEN
+        PERFORM reconciler.log_skip(definition, start, trigger, reason);
+        verdict := 'skip';
+        RETURN;
+    END IF;
+    IF start.id IS NULL AND trigger = 'schedule' THEN
+        -- This run is the new try, and stands for what was put off or missed.
+        DELETE FROM reconciler.starts s
+         WHERE s.job_name = definition.name AND s.queued_job_id IS NULL
+           AND (s.trigger IN ('retry', 'dependency') OR s.trigger = 'catch_up' AND policy.catch_up <> 'all');
+    END IF;
+    IF start.queued_job_id IS NOT NULL THEN
+        UPDATE reconciler.jobs j SET status = 'running', started_at = coalesce(j.started_at, clock_timestamp())
+         WHERE j.id = start.queued_job_id AND j.status IN ('pending', 'running');
+        IF NOT FOUND THEN
+            PERFORM reconciler.release_run(definition.lock_key, shared);
+            verdict := 'gone';
+            RETURN;
+        END IF;
+    END IF;
+    INSERT INTO reconciler.cron_execution_log AS l
+           (job_name, definition_id, trigger, role, backend_pid, revision, attempt, chain_id, due_at, start_id,
+            lock_key, deadline_at, queued_job_id)
+    VALUES (definition.name, definition.id, trigger, session_user, pg_backend_pid(), definition.revision,
+            coalesce(start.attempt, 1), start.chain_id, start.scheduled_at, start.id, definition.lock_key,
+            clock_timestamp() + policy.timeout, start.queued_job_id)
+    RETURNING l.id INTO run_id;
+    token := reconciler.make_token(run_id);
+    verdict := 'run';
 END
 $$;
 
@@ -225,8 +304,7 @@ DECLARE
     outcome         text;
     error_sqlstate  text;
     error_message   text;
-    is_wanted       boolean := true;
-    in_copy         text;
+    is_wanted       boolean;
 BEGIN
     -- Inside somebody's transaction this fails at once, before a lock is taken that a rollback would not release.
     COMMIT;
@@ -241,24 +319,21 @@ BEGIN
     THEN
         trigger := 'schedule';
     END IF;
-    COMMIT;
-    -- Two of a role with another isolation would get an error instead of an answer.
-    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     IF trigger = 'schedule' THEN
+        COMMIT;
+        -- Two of a role with another isolation would get an error instead of an answer.
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
         is_wanted := reconciler.take_fire(job_name);
-    END IF;
-    IF is_wanted THEN
-        in_copy := reconciler.skip_in_copy(job_name, trigger);
-    END IF;
-    -- Taken before it begins: what is broken off now counts as missed, and never as not yet begun.
-    COMMIT;
-    IF NOT is_wanted THEN
-        RETURN;
-    ELSIF in_copy IS NOT NULL THEN
-        RAISE EXCEPTION USING ERRCODE = 'RC001', MESSAGE = in_copy,
-            HINT = 'Nothing of it runs here. To let it: reconciler target claim.';
+        -- Taken before it begins: what is broken off now counts as missed, and never as not yet begun.
+        COMMIT;
+        IF NOT is_wanted THEN
+            RETURN;
+        END IF;
     END IF;
     CALL reconciler.carry_out(job_name, trigger, NULL, run_id, outcome, error_sqlstate, error_message);
+    IF run_id IS NULL THEN
+        PERFORM reconciler.require_home();
+    END IF;
     IF outcome NOT IN ('succeeded', 'running') THEN
         -- Again, so that pg_cron's own record of the run says failed too.
         RAISE EXCEPTION USING ERRCODE = coalesce(error_sqlstate, 'P0001'), MESSAGE = error_message,

@@ -1,4 +1,5 @@
--- What does nothing in a copy: the tick, the runner, claims of queued jobs, and messages that the database sends.
+-- What does nothing in a copy: the tick, the runner, claims of queued jobs, messages that the database sends, and
+-- executions of what nobody declared.
 
 -- Let the entries of mode direct rest, which would run in a copy as they do at home; as far as the caller may. A
 -- claim does not switch them on again: the next apply does.
@@ -183,7 +184,9 @@ DECLARE
     since timestamptz;
     since_id bigint;
 BEGIN
-    PERFORM reconciler.require_home();
+    IF NOT reconciler.is_home() THEN
+        PERFORM reconciler.require_home();
+    END IF;
     IF max < 1 OR status NOT IN ('pending', 'failed') THEN
         PERFORM reconciler.refuse_job('claim_jobs takes a number from 1 on, and the status pending or failed', NULL);
     END IF;
@@ -304,5 +307,37 @@ BEGIN
     IF begun > 0 AND settings.rate_count IS NOT NULL THEN
         PERFORM reconciler.note_started(settings, state, begun, now);
     END IF;
+END
+$$;
+
+-- As before, at home.
+CREATE OR REPLACE FUNCTION reconciler.start_execution(
+    name text,
+    OUT run_id bigint, OUT token bytea, OUT verdict text, OUT lock_key bigint, OUT shared boolean,
+    OUT kind text, OUT body text, OUT reason text
+)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM reconciler.definitions d WHERE d.name = start_execution.name) THEN
+        RAISE EXCEPTION '% is declared: start_run starts it', name USING ERRCODE = 'wrong_object_type';
+    END IF;
+    kind := 'none';
+    shared := false;
+    lock_key := reconciler.make_lock_key(name);
+    reason := CASE WHEN reconciler.is_home() THEN reconciler.take_lock(name, lock_key, false)
+                   ELSE reconciler.describe_copy() END;
+    verdict := CASE WHEN reason IS NULL THEN 'run' ELSE 'skip' END;
+    INSERT INTO reconciler.cron_execution_log AS l
+           (job_name, completed_at, status, error_message, trigger, role, backend_pid, lock_key)
+    VALUES (name, CASE WHEN reason IS NOT NULL THEN clock_timestamp() END,
+            CASE WHEN reason IS NULL THEN 'running' ELSE 'skipped' END, reason, 'manual', session_user,
+            pg_backend_pid(), start_execution.lock_key)
+    RETURNING l.id INTO run_id;
+    IF verdict = 'skip' THEN
+        run_id := NULL;
+        RETURN;
+    END IF;
+    token := reconciler.make_token(run_id);
 END
 $$;
