@@ -144,7 +144,9 @@ def _read_snapshot(value: dict[str, Any] | None) -> Snapshot | None:
 
 def _is_about(policy: ChangePolicy, change: Change) -> bool:
     """Tell whether a policy is about a change: a new name or label takes nothing out of its reach."""
-    if change.obstacle is not None or change.action not in policy.verbs or change.name.startswith(OWN_PREFIX):
+    # What is retired stops as what is deleted does.
+    verb = "delete" if change.action == "retire" else change.action
+    if change.obstacle is not None or verb not in policy.verbs or change.name.startswith(OWN_PREFIX):
         return False
     names = [name for name in (change.name, change.renamed_from) if name]
     labels = [_read_labels(one) for one in (change.before, change.after)] if policy.match.labels else ()

@@ -77,7 +77,7 @@ def _list_planned(
     """List what pg_cron starts after an apply."""
     zone, dialect = observed.facts.timezone, observed.facts.dialect  # found out once, there can be many jobs
     taken = {*desired.resources, *(change.renamed_from for change in changes)}
-    taken |= {change.name for change in changes if change.action == "delete"}
+    taken |= {change.name for change in changes if change.action in {"delete", "retire"}}
     for resource in desired.resources.values():
         entry = resource.entry
         if entry is None or not entry.active:
