@@ -56,6 +56,7 @@ class Held:
         entry: Its row of cron.job as it was applied; None where it had none.
         source: Where it was declared, as `path:line`.
         identity: The same number for the same resource under whatever name.
+        is_retired: Whether it stands still, since nobody declared it any more.
     """
 
     kind: Kind
@@ -64,6 +65,7 @@ class Held:
     entry: Entry | None
     source: str
     identity: tuple[int, str]
+    is_retired: bool = False
 
     @property
     def place(self) -> Place:
@@ -103,14 +105,21 @@ class Past:
     """What of a restored state neither specs nor the server decide.
 
     Attributes:
-        revision: After which it was so.
+        revision: After which all was so; None where single resources come back.
+        names: Of the single resources that come back; none where all does.
         entries: The entries as they were applied, by name; None where there was none.
         notices: What a reviewer has to know.
     """
 
-    revision: int
+    revision: int | None = None
+    names: tuple[str, ...] = ()
     entries: Mapping[str, Entry | None] = field(default_factory=dict)
     notices: tuple[Notice, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What it is called: `revision 7`, or the names."""
+        return ", ".join(self.names) or f"revision {self.revision}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +192,7 @@ def replay(revisions: Iterable[Revision], *, state: Mapping[str, Held] | None = 
         state: What there was before; None for nothing.
 
     Returns:
-        What the owner has after the last one, by name.
+        What the owner has after the last one, by name, with what stands still in its grace.
 
     Raises:
         HistoryError: A revision does not follow from those before it.
@@ -196,6 +205,10 @@ def replay(revisions: Iterable[Revision], *, state: Mapping[str, Held] | None = 
                 continue  # it was nobody's
             if change.action in {"delete", "release"}:
                 held.pop(change.name, None)
+                continue
+            if change.action == "retire":
+                if change.name in held:
+                    held[change.name] = replace(held[change.name], is_retired=True)
                 continue
             if change.after is None or not change.after.document:
                 raise HistoryError(f"revision {revision.id} does not say what became of {change.name}")
@@ -213,6 +226,18 @@ def replay(revisions: Iterable[Revision], *, state: Mapping[str, Held] | None = 
             )
         held.update((one.name, one) for one in put)
     return held
+
+
+def list_live(held: Mapping[str, Held]) -> dict[str, Held]:
+    """Leave out what stands still.
+
+    Args:
+        held: From `replay`.
+
+    Returns:
+        What was declared then.
+    """
+    return {name: one for name, one in held.items() if not one.is_retired}
 
 
 def _find_source(held: Mapping[str, Held], change: Change, revision: int) -> str:
@@ -245,10 +270,11 @@ def restore(
     Raises:
         HistoryError: The revisions do not tell all of it.
     """
-    then = replay(one for one in revisions if one.id <= revision)
-    last = replay((one for one in revisions if one.id > revision), state=then)
-    _require_whole(last, present)
-    over = {name: one for name, one in then.items() if _is_over(one, now)}
+    until_then = replay(one for one in revisions if one.id <= revision)
+    last = replay((one for one in revisions if one.id > revision), state=until_then)
+    require_whole(list_live(last), present)
+    then = list_live(until_then)
+    over = {name: one for name, one in then.items() if is_over(one, now)}
     kept = {
         name: Held(
             kind=found.kind,
@@ -279,8 +305,16 @@ def restore(
     )
 
 
-def _require_whole(last: Mapping[str, Held], present: Mapping[str, Present]) -> None:
-    """Stop where something was written beside the revisions; what was edited or deleted by hand is drift."""
+def require_whole(last: Mapping[str, Held], present: Mapping[str, Present]) -> None:
+    """Stop where something was written beside the revisions; what was edited or deleted by hand is drift.
+
+    Args:
+        last: What the revisions leave.
+        present: The definitions of now, without those that stand still.
+
+    Raises:
+        HistoryError: They differ.
+    """
     odd = sorted(
         name
         for name, one in present.items()
@@ -294,7 +328,16 @@ def _require_whole(last: Mapping[str, Held], present: Mapping[str, Present]) -> 
         )
 
 
-def _is_over(held: Held, now: datetime) -> bool:
+def is_over(held: Held, now: datetime) -> bool:
+    """Tell whether a resource was to run once, at a moment that is past.
+
+    Args:
+        held: Of the past.
+        now: Aware.
+
+    Returns:
+        False for whatever recurs.
+    """
     at = json.loads(held.document).get("once") if held.kind == "job" else None
     return at is not None and read_instant(at) <= now
 

@@ -181,7 +181,7 @@ def refuse_loose(
     marked = []
     for change in changes:
         loose = sorted(
-            {name for kind, name in _list_references(change) if _is_absent(kind, name, absent, observed)}
+            {name for kind, name in _list_needed(change) if _is_absent(kind, name, absent, observed)}
         )
         if loose and change.obstacle is None:
             why = (
@@ -242,14 +242,25 @@ def _list_names(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _list_references(change: Change) -> Iterator[tuple[Kind, str]]:
-    if change.after is None or not change.after.document:
-        return
-    document: dict[str, Any] = json.loads(change.after.document)
-    yield from (("job", name) for name in document.get("after", ()))
-    yield from (("channel", name) for name in document.get("alert", {}).get("channels", ()))
-    if "queue" in document:
-        yield "queue", document["queue"]
+def list_references(document: str) -> Iterator[tuple[Kind, str]]:
+    """List what a resource refers to.
+
+    Args:
+        document: Canonical JSON of it.
+
+    Yields:
+        Kinds and names.
+    """
+    declared: dict[str, Any] = json.loads(document)
+    yield from (("job", name) for name in declared.get("after", ()))
+    yield from (("channel", name) for name in declared.get("alert", {}).get("channels", ()))
+    if "queue" in declared:
+        yield "queue", declared["queue"]
+
+
+def _list_needed(change: Change) -> Iterator[tuple[Kind, str]]:
+    if change.after is not None and change.after.document:
+        yield from list_references(change.after.document)
 
 
 def _is_absent(kind: Kind, name: str, absent: Mapping[str, DesiredResource], observed: ObservedState) -> bool:

@@ -38,7 +38,7 @@ def build_past_specs(restored: Restored, config: Config, target: Target) -> tupl
         RefusedError: This release, this configuration or a policy has something against one of them.
     """
     builder = SpecBuilder(config, target)
-    source = Source(path=f"revision {restored.past.revision}")
+    source = Source(path=restored.past.label)
     declarations: list[Declaration] = []
     specs: list[Spec] = []
     faults: list[str] = []
@@ -70,9 +70,7 @@ def build_past_specs(restored: Restored, config: Config, target: Target) -> tupl
     if faults:
         more = f"\n  and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         raise RefusedError(
-            f"revision {restored.past.revision} cannot be restored:\n  "
-            + "\n  ".join(faults[:_SHOWN])
-            + more,
+            f"{restored.past.label} cannot be restored:\n  " + "\n  ".join(faults[:_SHOWN]) + more,
             remedy="nothing was changed; mend the files instead and apply them",
         )
     return tuple(specs)
