@@ -198,7 +198,14 @@ class Rounds:
         waiting = [change.name for change in plan.pending]
         values: dict[str, Any] = {"message": text, "waiting": waiting}
         if plan.closed is not None:
-            what = f"{len(waiting)} changes wait" if waiting else "an apply waits"
+            count = len(waiting)
+            what = (
+                "an apply waits"
+                if count == 0
+                else "1 change waits"
+                if count == 1
+                else f"{count} changes wait"
+            )
             self.journal.tell_standing(key, "closed", f"{what}: {text}", **values)
         else:
             self.journal.tell_standing(key, "refused", f"refused: {text}", is_bad=True, **values)

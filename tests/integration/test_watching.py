@@ -431,3 +431,22 @@ def test_usage(cli: Any) -> None:
         result = cli(*args)
         assert result.exit_code == 2, args
         assert words in result.stderr
+
+
+@pytest.mark.slow
+def test_a_watch_outlives_its_server(project: Project) -> None:
+    """One line says that the server is away, however often it is tried; then it looks again."""
+    project.rounds().turn()
+    with project.running("drift", "--watch", "--interval", "5s") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "no drift" in process.stdout.readline()
+        server = project.database.server
+        server.stop(immediate=True)
+        assert "cannot connect to " in process.stderr.readline()
+        time.sleep(6)
+        server.start()
+        assert "looks again: no drift" in process.stdout.readline()
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
