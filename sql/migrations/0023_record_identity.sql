@@ -68,9 +68,10 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN EXISTS (
-        SELECT FROM reconciler.identity i, pg_database d, pg_control_system() AS c
-         WHERE d.datname = current_database() AND d.oid = i.database_oid
-           AND c.system_identifier = i.system_identifier) OR reconciler.judge_home() <> 'copy';
+        SELECT FROM reconciler.identity i
+         WHERE i.system_identifier = (pg_control_system()).system_identifier
+           AND i.database_oid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
+        OR reconciler.judge_home() <> 'copy';
 EXCEPTION WHEN insufficient_privilege OR undefined_function THEN
     RETURN reconciler.judge_home() <> 'copy';
 END
