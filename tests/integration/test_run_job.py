@@ -248,6 +248,9 @@ def test_what_everybody_may_call(site: Site) -> None:
         *("request_run", "cancel_run", "pause_job", "resume_job"),
         *("next_start", "tick_step", "is_watching", "clear_history", "claim_delivery", "send_delivery"),
         "can_send",  # tells no more than whether one of two extensions is there
+        # Tell no more than whether this is a copy, and of which database; the last one looks who asks.
+        *("is_home", "judge_home", "require_home", "describe_copy", "read_system_identifier"),
+        "list_direct_entries",
     }
     assert {settings for _, settings in site.rows(CALLABLE)} == {"search_path=pg_catalog, pg_temp"}
 
