@@ -26,6 +26,7 @@ COMMANDS = {
     "history": ("history", "List what was applied, when and by whom."),
     "blame": ("history", "Say who changed a resource last, and from what."),
     "rollback": ("rolling_back", "Make the target as it was after a revision."),
+    "restore": ("restoring", "Bring back what the files no longer declare."),
     "release": ("releasing", "Give up jobs, and let their entries stay."),
     "transfer": ("releasing", "Hand resources to another owner."),
     "comment": ("commenting", "Show a plan as one comment on a pull request."),

@@ -120,6 +120,7 @@ def head_to_json(head: Head) -> dict[str, Any]:
         "commit": head.commit or None,
         "release": head.release,
         "rollback_to": head.summary.get("rollback_to"),
+        "restored": head.summary.get("restored", []),
         "emergency": head.summary.get("emergency"),
         "transferred_to": head.summary.get("transferred_to"),
         "transferred_from": head.summary.get("transferred_from"),
@@ -163,6 +164,8 @@ def _render_head(head: Head) -> Iterator[str]:
     yield f"  release   {clean(head.release)}"
     if "rollback_to" in head.summary:
         yield f"  rollback  to revision {head.summary['rollback_to']}"
+    if "restored" in head.summary:
+        yield f"  restored  {clean(', '.join(head.summary['restored']))}"
     for key, words in (("transferred_to", "to"), ("transferred_from", "from")):
         if key in head.summary:
             yield f"  transfer  {words} {clean(str(head.summary[key]))}"
@@ -186,6 +189,8 @@ def _render_counts(head: Head) -> str:
     parts = [f"{SIGNS[action]}{actions.count(action)}" for action in ACTIONS if action in actions]
     if "rollback_to" in head.summary:
         parts.append(f"(rollback to {head.summary['rollback_to']})")
+    if "restored" in head.summary:
+        parts.append("(restore)")
     if "emergency" in head.summary:
         parts.append("(emergency)")
     return " ".join(parts) or "-"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import psycopg
 
     from reconciler.cli.session import Session
+    from reconciler.core.history import Restored
+    from reconciler.database.apply import Planned
     from reconciler.database.statements import Request
 
 
@@ -52,22 +54,12 @@ def rollback(
     Shows the plan first and asks. Limits, protections and policies hold as for any plan. The files are not
     touched: until they are put back too, the next apply of them undoes the rollback.
     """
-    from reconciler.database.apply import plan_target
-
     if form != "text" and not dry_run:
         raise click.UsageError("--format goes with --dry-run")
     session = open_session(config_path, target_name, dsn)
     with session.connect() as conn:
         request = _make_request(conn, session, number, emergency)
-        planned = plan_target(conn, request)
-        if planned.problems:
-            # Their lines are those of the files of then.
-            raise RefusedError(
-                f"revision {number} cannot be restored: "
-                + "; ".join(problem.message for problem in planned.problems),
-                remedy="nothing was changed; mend the files instead and apply them",
-            )
-        show_plan(planned, request, form)
+        planned = show_past_plan(conn, request, form)
         if dry_run:
             return exits.DONE
         return apply_shown(conn, planned, request, allow_deletes=allow_deletes, asks=not yes)
@@ -75,17 +67,65 @@ def rollback(
 
 def _make_request(conn: psycopg.Connection, session: Session, number: int, emergency: str) -> Request:
     from reconciler.database.history import find_restored, find_revision
+
+    restored = find_restored(conn, number, owner=session.config.owner)
+    # What is applied is what the files of that commit declared.
+    commit = find_revision(conn, number).commit
+    return make_past_request(session, restored, commit=commit, emergency=emergency)
+
+
+def make_past_request(session: Session, restored: Restored, *, commit: str, emergency: str) -> Request:
+    """Make the request of a plan for what was declared once.
+
+    Args:
+        session: With the target.
+        restored: What was declared.
+        commit: Of the files, for the revision; "" if unknown.
+        emergency: Why windows do not count for once; "" where they do.
+
+    Returns:
+        The request.
+
+    Raises:
+        RefusedError: This release, this configuration or a policy has something against it.
+    """
     from reconciler.database.statements import Request
     from reconciler.loader.past_specs import build_past_specs
 
-    restored = find_restored(conn, number, owner=session.config.owner)
     return Request(
         specs=build_past_specs(restored, session.config, session.target),
         past=restored.past,
         owner=session.config.owner,
         target=session.target,
         actor=find_actor(),
-        # What is applied is what the files of that commit declared.
-        commit=find_revision(conn, number).commit,
+        commit=commit,
         emergency=emergency,
     )
+
+
+def show_past_plan(conn: psycopg.Connection, request: Request, form: str) -> Planned:
+    """Plan what was declared once, and show it.
+
+    Args:
+        conn: To the target.
+        request: From `make_past_request`.
+        form: How to show it.
+
+    Returns:
+        The plan.
+
+    Raises:
+        RefusedError: The server cannot take it.
+    """
+    from reconciler.database.apply import plan_target
+
+    planned = plan_target(conn, request)
+    if planned.problems:
+        # Their lines are those of the files of then.
+        what = "" if request.past is None else request.past.label
+        raise RefusedError(
+            f"{what} cannot be restored: " + "; ".join(problem.message for problem in planned.problems),
+            remedy="nothing was changed; mend the files instead and apply them",
+        )
+    show_plan(planned, request, form)
+    return planned

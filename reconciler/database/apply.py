@@ -209,6 +209,8 @@ def _plan(observation: Observation, request: Request, *, known: Planned | None =
         )
         if request.past is not None:
             desired = put_back_entries(desired, request.past)
+            if request.past.names:
+                desired = replace(desired, unselected={})
         if request.selected is not None:
             desired = narrow(desired, request.selected)
             left_out = {spec.place for spec in request.specs}.difference(
@@ -236,7 +238,11 @@ def _make_plan(desired: DesiredState, observed: ObservedState, request: Request)
         return make_handover_plan(request.handover, desired, observed, target=target, policy=policy)
     if request.past is not None and policy.stage == "authoritative":
         policy = replace(policy, stage="declared-only")  # what is restored says nothing of other entries
-    return make_plan(desired, observed, target=target, policy=policy, adopt=request.adopt)
+    plan = make_plan(desired, observed, target=target, policy=policy, adopt=request.adopt)
+    if request.past is not None and request.past.names:
+        # Who names what comes back selects nothing of what is declared.
+        return replace(plan, notices=tuple(one for one in plan.notices if one.code != "selected"))
+    return plan
 
 
 def _judge(planned: Planned, request: Request) -> Planned:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from psycopg.rows import class_row, dict_row
@@ -10,14 +12,14 @@ from psycopg.rows import class_row, dict_row
 from reconciler.core.canonical import render_canonical
 from reconciler.core.history import HistoryError, Present, Revision, read_change, restore
 from reconciler.core.names import find_nearest
+from reconciler.core.restoration import RestoreError, bring_back
 from reconciler.core.state import Entry
 from reconciler.errors import DatabaseError, RefusedError
 
 from .queries import load_queries
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Iterator, Mapping, Sequence
 
     import psycopg
 
@@ -38,7 +40,8 @@ class Head:
         actor: Who asked for it; "" if unknown.
         commit: The commit of the files; "" if unknown.
         release: Of the tool.
-        summary: Counts of the plan; `emergency` with its reason, `rollback_to` with a revision.
+        summary: Counts of the plan; `emergency` with its reason, `rollback_to` with a revision,
+            `restored` with names.
         actions: What was done, change by change.
         names: To what, in the same order.
     """
@@ -179,6 +182,23 @@ def _make_unknown_error(conn: psycopg.Connection, name: str) -> DatabaseError:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Memory:
+    """What revisions and definitions say of one owner, read in one snapshot.
+
+    Attributes:
+        revisions: All of them, the oldest first.
+        present: The definitions, without those that stand still.
+        elsewhere: The owners of other owners' definitions, by name.
+        now: By the database's clock, aware.
+    """
+
+    revisions: tuple[Revision, ...]
+    present: Mapping[str, Present]
+    elsewhere: Mapping[str, str]
+    now: datetime
+
+
 def find_restored(conn: psycopg.Connection, number: int, *, owner: str) -> Restored:
     """Find the state that an owner had after a revision.
 
@@ -194,45 +214,84 @@ def find_restored(conn: psycopg.Connection, number: int, *, owner: str) -> Resto
         DatabaseError: There is no such revision.
         RefusedError: It is another owner's, or the revisions do not tell all of that state.
     """
-    queries = load_queries("history")
-    with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        wanted = find_revision(conn, number)
-        if wanted.owner != owner:
-            raise RefusedError(
-                f"revision {number} is of the owner {wanted.owner}, and this is {owner}",
-                remedy="nothing was changed; roll back with the configuration of that owner",
-            )
-        gap = cursor.execute(queries["find_gaps"]).fetchone()
-        rows = cursor.execute(queries["read_changes"], {"owner": owner}).fetchall()
-        definitions = cursor.execute(queries["read_definitions"], {"owner": owner}).fetchall()
-        now = cursor.execute(queries["read_now"]).fetchone()
-    assert now is not None  # noqa: S101 - one row
-    try:
-        if gap is not None:
-            raise HistoryError(f"revisions before {gap['id']} were deleted")  # noqa: TRY301 - said as the others
-        return restore(
-            [
-                Revision(
-                    id=row["id"],
-                    owner=row["owner"],
-                    changes=tuple(read_change(one) for one in row["changes"]),
-                )
-                for row in rows
-            ],
-            number,
-            {row["name"]: _read_present(row) for row in definitions},
-            now=now["now"],
+    wanted = find_revision(conn, number)
+    if wanted.owner != owner:
+        raise RefusedError(
+            f"revision {number} is of the owner {wanted.owner}, and this is {owner}",
+            remedy="nothing was changed; roll back with the configuration of that owner",
         )
+    with _explained(f"revision {number}"):
+        memory = _read_memory(conn, owner)
+        return restore(memory.revisions, number, memory.present, now=memory.now)
+
+
+def find_comeback(conn: psycopg.Connection, names: Sequence[str], *, owner: str) -> Restored:
+    """Find single resources that were taken away, as they were last.
+
+    Args:
+        conn: In autocommit mode, outside of a transaction.
+        names: Of the resources.
+        owner: Whose they are.
+
+    Returns:
+        The state of these alone.
+
+    Raises:
+        RefusedError: One of them cannot come back, or the revisions do not tell all of it.
+    """
+    try:
+        if not _has_revisions(conn):
+            return bring_back(names, (), {}, {}, now=datetime.min.replace(tzinfo=UTC))
+        with _explained(", ".join(names)):
+            memory = _read_memory(conn, owner)
+            return bring_back(names, memory.revisions, memory.present, memory.elsewhere, now=memory.now)
+    except RestoreError as error:
+        raise RefusedError(f"nothing was changed: {error}", remedy=error.remedy) from error
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Say of what the revisions do not tell that it cannot be restored."""
+    try:
+        yield
+    except RestoreError:
+        raise
     except (HistoryError, KeyError, TypeError) as error:
         why = (
             error if isinstance(error, HistoryError) else f"a revision holds what nobody can read ({error!r})"
         )
         raise RefusedError(
-            f"revision {number} cannot be restored: {why}",
+            f"{what} cannot be restored: {why}",
             remedy="nothing was changed; check out the files of then and apply them: reconciler history "
             "shows the commits",
         ) from error
+
+
+def _read_memory(conn: psycopg.Connection, owner: str) -> _Memory:
+    queries = load_queries("history")
+    with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        gap = cursor.execute(queries["find_gaps"]).fetchone()
+        rows = cursor.execute(queries["read_changes"], {"owner": owner}).fetchall()
+        definitions = cursor.execute(queries["read_definitions"], {"owner": owner}).fetchall()
+        others = cursor.execute(queries["read_other_owners"], {"owner": owner}).fetchall()
+        now = cursor.execute(queries["read_now"]).fetchone()
+    assert now is not None  # noqa: S101 - one row
+    if gap is not None:
+        raise HistoryError(f"revisions before {gap['id']} were deleted")
+    return _Memory(
+        revisions=tuple(
+            Revision(
+                id=row["id"],
+                owner=row["owner"],
+                changes=tuple(read_change(one) for one in row["changes"]),
+            )
+            for row in rows
+        ),
+        present={row["name"]: _read_present(row) for row in definitions},
+        elsewhere={row["name"]: row["owner"] for row in others},
+        now=now["now"],
+    )
 
 
 def _read_present(row: Mapping[str, Any]) -> Present:

@@ -151,7 +151,9 @@ def make_revision(plan: Plan, steps: Steps, request: Request) -> dict[str, Any]:
         The row's values by column.
     """
     summary: dict[str, Any] = {str(action): count for action, count in plan.count().items()}
-    if request.past is not None:
+    if request.past is not None and request.past.names:
+        summary["restored"] = list(request.past.names)
+    elif request.past is not None:
         summary["rollback_to"] = request.past.revision
     if request.emergency:
         summary["emergency"] = request.emergency

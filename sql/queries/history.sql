@@ -42,9 +42,16 @@ SELECT r.id FROM reconciler.revisions r
 SELECT r.id, r.owner, r.changes FROM reconciler.revisions r WHERE r.owner = %(owner)s ORDER BY r.id;
 
 -- name: read_definitions
+-- Without those that stand still in their grace; in a table of an earlier release none does.
 SELECT d.kind, d.name, d.spec AS document, d.digest, d.source, d.schedule, d.command, d.database, d.username, d.active
-  FROM reconciler.definitions d
- WHERE d.owner = %(owner)s;
+  FROM (SELECT NULL::timestamptz AS retired_until) AS none
+ CROSS JOIN LATERAL (
+       SELECT kind, name, spec, digest, source, schedule, command, database, username, active, owner, retired_until
+         FROM reconciler.definitions) AS d
+ WHERE d.owner = %(owner)s AND d.retired_until IS NULL;
+
+-- name: read_other_owners
+SELECT name, owner FROM reconciler.definitions WHERE owner <> %(owner)s;
 
 -- name: read_now
 SELECT now();

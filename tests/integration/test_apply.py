@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 import pytest
 
+from reconciler.core.changes import ACTIONS
 from reconciler.errors import RefusedError
 from tests.declared import NEVER, OWNER, Site, channel, job, once, queue, worker
 
@@ -29,7 +30,7 @@ def test_a_job_becomes_an_entry(site: Site) -> None:
         ("direct", NEVER, "SELECT 'it''s %s 100%% \\n'", True, "postgres", False),
         ("managed", NEVER, "CALL reconciler.run_job('managed')", True, "postgres", True),
     ]
-    assert applied.plan.count() == {"create": 2, "update": 0, "adopt": 0, "delete": 0}
+    assert applied.plan.count() == dict.fromkeys(ACTIONS, 0) | {"create": 2}
     assert applied.migrations
 
 
@@ -219,7 +220,7 @@ def test_a_revision_says_what_was_done(site: Site) -> None:
     )
     assert len(rows) == 2
     assert rows[1][:6] == (applied.revision, OWNER, "test", "postgres", "anna", "c0ffee")
-    assert rows[1][6] == {"create": 0, "update": 1, "adopt": 0, "delete": 1}
+    assert rows[1][6] == dict.fromkeys(ACTIONS, 0) | {"update": 1, "delete": 1}
     update, delete = rows[1][7]
     assert (update["action"], update["name"], update["reason"]) == ("update", "a", "edited")
     assert update["before"]["entry"]["schedule"] == NEVER

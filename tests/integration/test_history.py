@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from reconciler.cli.main import main
+from reconciler.core.changes import ACTIONS
 from reconciler.database.connect import connect
 from reconciler.database.history import find_revision, list_revisions, list_touches
 from reconciler.errors import DatabaseError
@@ -91,7 +92,10 @@ def test_revisions_are_listed_for_programs(lived: Site, run: Callable[..., str])
         "commit": "c0ffee",
         "rollback_to": 1,
         "emergency": "fire",
-        "counts": {"create": 0, "update": 1, "adopt": 0, "delete": 1},
+        "restored": [],
+        "transferred_from": None,
+        "transferred_to": None,
+        "counts": dict.fromkeys(ACTIONS, 0) | {"update": 1, "delete": 1},
         "names": ["sweep", "mail"],
     }
     assert "~1 -1 (rollback to 1) (emergency)" in run("history")
