@@ -108,10 +108,23 @@ def open_session(config_path: Path | None, target_name: str | None, dsn: str | N
     Returns:
         The session; nothing was connected to yet.
     """
-    path = config_path or find_config(Path.cwd())
-    config = load_config(path)
-    if dsn is not None:
-        # Before the target is resolved: its own dsn may need a variable that is not set here.
-        targets = {name: replace(target, dsn=dsn) for name, target in config.targets.items()}
-        config = replace(config, targets=targets)
+    config = read_config(config_path, dsn)
     return Session(config=config, target=resolve_target(config, target_name, environment=os.environ))
+
+
+def read_config(config_path: Path | None, dsn: str | None = None) -> Config:
+    """Load the configuration.
+
+    Args:
+        config_path: Where it is; None looks here and above.
+        dsn: Where to connect instead, whatever the target.
+
+    Returns:
+        The configuration.
+    """
+    config = load_config(config_path or find_config(Path.cwd()))
+    if dsn is None:
+        return config
+    # Before the target is resolved: its own dsn may need a variable that is not set here.
+    targets = {name: replace(target, dsn=dsn) for name, target in config.targets.items()}
+    return replace(config, targets=targets)

@@ -9,14 +9,22 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.cli import exits
-from reconciler.cli.session import config_option, dsn_option, open_session, target_option
+from reconciler.cli.session import (
+    Session,
+    config_option,
+    dsn_option,
+    open_session,
+    read_config,
+    target_option,
+)
 from reconciler.errors import InvalidInputError, ReconcilerError
+from reconciler.loader.config import resolve_target
+from reconciler.loader.specs import load_sources, load_specs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from reconciler.cli.session import Session
     from reconciler.core.config import Target
     from reconciler.core.specs import Spec
 
@@ -57,17 +65,22 @@ def validate(
         raise click.UsageError("--dsn leads to one target: leave out --all-targets")
     found: list[str] = []
     errors: list[ReconcilerError] = []
+    connects = connects or dsn is not None
     names: list[str] = []
     try:
         session = open_session(config_path, target_name, "")
         names = sorted(session.config.targets) if all_targets else [session.target.name]
+        config = read_config(config_path, dsn) if connects else session.config
+        files = load_sources(config)
     except ReconcilerError as error:
         if form == "text":
             raise
         errors.append(error)
     for name in names:
         try:
-            line = _check_target(config_path, name, dsn, connects=connects or dsn is not None)
+            target = resolve_target(config, name, environment=os.environ)
+            specs = load_specs(config, target, files)
+            line = _check_target(Session(config=config, target=target, specs=specs), connects=connects)
         except ReconcilerError as error:
             if form == "text":
                 raise
@@ -81,15 +94,14 @@ def validate(
     return exits.pick_exit_code(errors[0]) if errors else exits.DONE
 
 
-def _check_target(config_path: Path | None, name: str, dsn: str | None, *, connects: bool) -> str:
+def _check_target(session: Session, *, connects: bool) -> str:
     """Check the specs of one target, and say what they are."""
-    session = open_session(config_path, name, dsn if connects else "")
     specs = session.load_specs()
     _warn(session.target, specs)
     _check_bodies(session, specs, connects=connects)
     counts = Counter(spec.kind for spec in specs)
     what = ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in sorted(counts.items()))
-    return f"{name}: {what}: valid."
+    return f"{session.target.name}: {what}: valid."
 
 
 def _check_bodies(session: Session, specs: Sequence[Spec], *, connects: bool) -> None:
