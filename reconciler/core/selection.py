@@ -259,11 +259,10 @@ def list_references(document: str) -> Iterator[tuple[Kind, str]]:
 
 
 def _list_needed(change: Change) -> Iterator[tuple[Kind, str]]:
-    if change.after is not None and change.after.document:
-        yield from list_references(change.after.document)
+    return list_references((change.after.document if change.after else "") or "{}")
 
 
 def _is_absent(kind: Kind, name: str, absent: Mapping[str, DesiredResource], observed: ObservedState) -> bool:
     found = observed.definitions.get(name)
-    is_there = found is not None and found.kind == kind
+    is_there = found is not None and found.kind == kind and found.retired_until is None
     return name in absent and absent[name].kind == kind and not is_there

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -210,6 +212,8 @@ def test_a_reference_to_what_is_neither_selected_nor_there_is_refused(
     ]
     there = make_definition("other", kind=other.kind, document=other.document)
     assert plan_only(desired, {"a"}, make_observed(there)).refused == ()
+    until = datetime(2026, 12, 1, tzinfo=UTC)
+    assert len(plan_only(desired, {"a"}, make_observed(replace(there, retired_until=until))).refused) == 1
     assert plan_only(desired, {"a", "other"}, make_observed()).refused == ()
     assert len(plan_only(desired, {"a"}, make_observed(make_definition("other", kind="worker"))).refused) == 1
 
