@@ -181,6 +181,12 @@ def test_authoritative_deletes_what_nobody_declared_with_consent_alone(project: 
     assert "Nothing to change" in project.must_run("plan", "--exit-code")
     assert "nobody" not in project.must_run("blame", "stray")
     assert "SELECT 7" in project.must_run("history", "show", "2")
+    project.must_run("restore", "stray", "--yes")
+    assert (site.entry("stray")["command"], site.entry("stray")["username"]) == ("SELECT 7", "postgres")
+    assert ("delete", "stray", "removed") in [
+        (one["action"], one["name"], one["reason"])
+        for one in json.loads(project.must_run("plan", "--format", "json"))["changes"]
+    ]
 
 
 def test_a_number_is_for_the_entries_that_were_shown(site: Site) -> None:

@@ -97,6 +97,14 @@ def test_every_key_is_read(folder: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("stage", ["add-only", "declared-only", "authoritative"])
+def test_the_stage_of_a_target_is_read(folder: Path, stage: str) -> None:
+    """Declared-only holds where nothing is said."""
+    text = f"owner: a\ntargets: {{x: {{stage: {stage}, prune: confirm}}, y: {{}}}}\n"
+    targets = _load(folder, text).targets
+    assert (targets["x"].policy.stage, targets["y"].policy.stage) == (stage, "declared-only")
+
+
 _RULES = """\
 owner: delivery
 policies:
@@ -355,6 +363,11 @@ def test_several_targets_without_a_default_need_a_name(folder: Path) -> None:
         ("owner: a\ntargets: {x: {grace: 0s}}", "2:22: grace of target x: '0s' is no time at all"),
         ("owner: a\ntargets: {x: {prune: yes}}",
          "2:22: prune of target x is 'yes': use never, confirm or auto"),
+        ("owner: a\ntargets: {x: {stage: all}}",
+         "2:22: stage of target x is 'all': use add-only, declared-only or authoritative"),
+        ("owner: a\ntargets: {x: {stage: authoritative}}",
+         "2:22: stage of target x: authoritative deletes what nobody declared, and prune: never deletes "
+         "nothing: write prune: confirm"),
         ("owner: a\ntargets: {x: {limits: {delete_share: 2}}}",
          "2:38: limits.delete_share of target x is 2: 1 at most"),
         ("owner: a\ntargets: {x: {vars: {port: 80}}}", "2:28: vars.port of target x is the number 80"),
