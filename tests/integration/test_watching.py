@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
@@ -190,8 +191,12 @@ def test_reconcile_keeps_within_the_limits_of_deletions(project: Project, told: 
     assert "more than limits.deletes (5)" in told()[-1]
 
 
-def test_reconcile_waits_for_a_window(project: Project, told: Told) -> None:
-    """It says so once with what waits, and applies when the freeze is over."""
+def test_reconcile_waits_for_a_window(project: Project, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so once with what waits, though the reason tells the time, and applies when it is over."""
+    minutes = count()
+    monkeypatch.setattr(
+        "reconciler.cli.watching.describe_error", lambda error: f"{error.message} {next(minutes)}"
+    )
     project.rounds().turn()
     told()
     freeze = "{first: 2020-01-01, last: 2090-01-01, because: Audit}"
@@ -416,6 +421,20 @@ def test_reconcile_ends_after_the_apply_that_goes_on(project: Project) -> None:
     assert (process.returncode, errors) == (0, "")
     assert [json.loads(line)["event"] for line in out.splitlines()] == ["applied"]
     assert project.rows(REVISIONS)[1:] == [("reconcile (sam)", "tidy")]
+
+
+def test_one_round_has_the_exit_code_of_apply(project: Project) -> None:
+    """Done, then refused."""
+    for text, code, event in (
+        (JOBS, 0, "applied"),
+        ("jobs: {tidy: {every: 1h, sql: SELECT 1}}\n", 4, "refused"),
+    ):
+        project.configure(prune="confirm")
+        project.declare(text)
+        with project.running("reconcile", "--once", "--format", "json") as process:
+            out, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (code, "")
+        assert json.loads(out)["event"] == event
 
 
 def test_usage(cli: Any) -> None:
