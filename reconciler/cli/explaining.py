@@ -155,8 +155,16 @@ def _explain(text: str, ground: _Ground, *, zone: str, after: datetime, count: i
 
 def _refuse(name: str, ground: _Ground) -> ConfigError:
     from reconciler.core.names import find_nearest
+    from reconciler.core.retirement import render_instant
     from reconciler.errors import ConfigError
 
+    retired = None if ground.observed is None else ground.observed.definitions.get(name)
+    if retired is not None and retired.retired_until is not None:
+        return ConfigError(
+            f"{name} is no longer declared and runs no more: it is retired until "
+            f"{render_instant(retired.retired_until)}",
+            remedy=f"reconciler restore {name} brings it back",
+        )
     nearest = find_nearest(name, ground.specs)
     return ConfigError(
         f"nothing that runs at times is declared as {name!r}, and it is no schedule",

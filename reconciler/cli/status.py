@@ -30,6 +30,7 @@ _COLOURS = {
     "running": "cyan",
     "queued": "cyan",
     "paused": "yellow",
+    "retired": "yellow",
 }
 _ERROR_WIDTH = 48
 _SILENT = timedelta(minutes=5)
@@ -140,6 +141,7 @@ def _to_json(job: JobStatus) -> dict[str, Any]:
         "paused_until": job.paused_until.isoformat() if job.paused_until else None,
         "pause_reason": job.pause_reason,
         "paused_by": job.paused_by,
+        "retired_until": job.retired_until.isoformat() if job.retired_until else None,
         "open_alerts": job.open_alerts,
         "recent_runs": [
             {"status": status, "duration_seconds": seconds}
@@ -223,6 +225,8 @@ def _describe_state(job: JobStatus, now: datetime) -> str:
             return "no entry"
         case "paused":
             return f"paused until {render_instant(job.paused_until)}" if job.paused_until else "paused"
+        case "retired":
+            return f"retired until {render_instant(job.retired_until)}" if job.retired_until else "retired"
         case "failing":
             return f"failing x{job.consecutive_failures}"
     return job.state

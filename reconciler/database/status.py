@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from psycopg.errors import UndefinedTable
+from psycopg.errors import UndefinedColumn, UndefinedTable
 from psycopg.rows import class_row
 
 from reconciler.errors import MigrationError
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     import psycopg
 
-State = Literal["running", "queued", "missing", "paused", "inactive", "failing", "missed", "no_entry", "ok"]
+State = Literal[
+    "running", "queued", "missing", "paused", "retired", "inactive", "failing", "missed", "no_entry", "ok"
+]
 
 _FAILURES = frozenset({"failed", "timed_out", "lost"})
 
@@ -49,6 +51,7 @@ class JobStatus:
         paused_until: When the pause ends by itself; None for never.
         pause_reason: Why; "" for no reason given.
         paused_by: The role that paused it; "" for nobody.
+        retired_until: When it may be deleted, since nobody declares it any more; None for what is declared.
         open_alerts: How many alerts are open.
         has_missed: Whether one of them is of runs that did not start.
         recent_statuses: Of the last 20 runs, the newest first.
@@ -77,6 +80,7 @@ class JobStatus:
     paused_until: datetime | None
     pause_reason: str
     paused_by: str
+    retired_until: datetime | None
     open_alerts: int
     has_missed: bool
     recent_statuses: list[str]
@@ -90,7 +94,9 @@ class JobStatus:
     @property
     def is_failing(self) -> bool:
         """Whether somebody has to look: it failed last, was not started, or lost its entry."""
-        return self.consecutive_failures > 0 or self.has_missed or self.is_entry_missing
+        return self.retired_until is None and (
+            self.consecutive_failures > 0 or self.has_missed or self.is_entry_missing
+        )
 
     @property
     def is_entry_missing(self) -> bool:
@@ -102,6 +108,8 @@ class JobStatus:
         """What matters most about it now, in one word."""
         if self.running_since is not None:
             return "queued" if self.is_queued else "running"
+        if self.retired_until is not None:
+            return "retired"
         if self.is_entry_missing:
             return "missing"
         if self.paused:
@@ -143,14 +151,14 @@ def read_status(conn: psycopg.Connection, zone: str) -> list[JobStatus]:
         Sorted by owner and name; the tool's own entries are among them.
 
     Raises:
-        MigrationError: The schema is of an earlier release, which knew no timings.
+        MigrationError: The schema is of an earlier release.
     """
     queries = load_queries("status")
     try:
         with conn.transaction(), conn.cursor(row_factory=class_row(JobStatus), binary=True) as cursor:
             conn.execute(queries["disable_jit"])
             return cursor.execute(queries["read_status"], {"zone": zone}).fetchall()
-    except UndefinedTable as error:
+    except (UndefinedColumn, UndefinedTable) as error:
         raise MigrationError(
             "the schema reconciler on this target is of an earlier release", remedy="run reconciler migrate"
         ) from error

@@ -31,7 +31,7 @@ SELECT reconciler.find_role(d.username, d.spec) AS role, count(*)::integer AS st
        (array_agg(s.job_name ORDER BY s.due_at))[1:3] AS jobs
   FROM reconciler.starts s
   JOIN reconciler.definitions d ON d.name = s.job_name
- WHERE s.due_at < clock_timestamp() - interval '5 minutes'
+ WHERE s.due_at < clock_timestamp() - interval '5 minutes' AND d.retired_until IS NULL
  GROUP BY 1
  ORDER BY 1;
 

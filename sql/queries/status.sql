@@ -8,7 +8,7 @@ SET LOCAL jit = off;
 WITH declared AS MATERIALIZED (
     SELECT d.name, d.kind, d.owner, d.jobid, coalesce(d.spec ->> 'mode', '') = 'direct' AS is_direct,
            coalesce(d.spec ->> 'timezone', '') AS timezone, d.spec -> 'after' AS after,
-           (d.spec ->> 'once')::timestamptz AS once_at
+           (d.spec ->> 'once')::timestamptz AS once_at, d.retired_until
       FROM reconciler.definitions d
      WHERE d.kind IN ('job', 'worker')
 ), newest AS MATERIALIZED (
@@ -51,7 +51,8 @@ SELECT a.name, a.kind, a.owner, a.jobid IS NOT NULL AS scheduled, j.schedule, j.
        CASE WHEN a.is_direct THEN details.run_at ELSE last.run_at END     AS last_run_at,
        CASE WHEN a.is_direct THEN details.error ELSE last.error END       AS last_error,
        CASE WHEN a.is_direct THEN details.duration ELSE last.duration END AS last_duration,
-       CASE WHEN o.status = 'pending' AND o.active THEN o.run_at
+       CASE WHEN a.retired_until IS NOT NULL THEN NULL
+            WHEN o.status = 'pending' AND o.active THEN o.run_at
             -- Not when its entry fires, where that comes more often than the job is due.
             WHEN j.active AND t.name IS NOT NULL THEN reconciler.find_due(t, j.schedule, now(), %(zone)s)
             -- pg_cron counts seconds from the last start.
@@ -68,7 +69,7 @@ SELECT a.name, a.kind, a.owner, a.jobid IS NOT NULL AS scheduled, j.schedule, j.
                 CASE WHEN o.status = 'running' AND o.handler IS NOT NULL THEN o.started_at END) AS running_since,
        coalesce(running.is_queued, false)                                 AS is_queued,
        p.job_name IS NOT NULL AS paused, p.until AS paused_until, coalesce(p.reason, '') AS pause_reason,
-       coalesce(p.paused_by, '') AS paused_by,
+       coalesce(p.paused_by, '') AS paused_by, a.retired_until,
        coalesce(open_alerts.found, 0)::integer                            AS open_alerts,
        coalesce(open_alerts.has_missed, false)                            AS has_missed,
        coalesce(CASE WHEN a.is_direct THEN details.statuses ELSE recent.statuses END, '{}') AS recent_statuses,

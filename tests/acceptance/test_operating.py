@@ -320,7 +320,8 @@ def test_status_json_is_stable(project: Cli) -> None:
 STATUS_KEYS = (
     *("name", "kind", "owner", "scheduled", "schedule", "active", "last_status", "last_run_at", "last_error"),
     *("last_duration_seconds", "next_run_at", "state", "after", "once_at", "consecutive_failures"),
-    *("running_since", "paused", "paused_until", "pause_reason", "paused_by", "open_alerts", "recent_runs"),
+    *("running_since", "paused", "paused_until", "pause_reason", "paused_by", "retired_until", "open_alerts"),
+    "recent_runs",
 )
 
 

@@ -133,7 +133,7 @@ def _list_applied(
 ) -> Iterator[Scheduled]:
     """List what was applied and is not declared here: others' jobs, the tool's own, and what is to go."""
     for name, definition in observed.definitions.items():
-        if name in taken:
+        if name in taken or definition.retired_until is not None:
             continue
         entry = entries.get(name)
         schedule = entry.schedule if entry else ""
