@@ -366,8 +366,7 @@ def test_several_targets_without_a_default_need_a_name(folder: Path) -> None:
         ("owner: a\ntargets: {x: {stage: all}}",
          "2:22: stage of target x is 'all': use add-only, declared-only or authoritative"),
         ("owner: a\ntargets: {x: {stage: authoritative}}",
-         "2:22: stage of target x: authoritative deletes what nobody declared, and prune: never deletes "
-         "nothing: write prune: confirm"),
+         "2:22: stage of target x: authoritative deletes what nobody declared, and prune: never deletes"),
         ("owner: a\ntargets: {x: {limits: {delete_share: 2}}}",
          "2:38: limits.delete_share of target x is 2: 1 at most"),
         ("owner: a\ntargets: {x: {vars: {port: 80}}}", "2:28: vars.port of target x is the number 80"),
