@@ -29,6 +29,12 @@ targets:
   tenant-1: {}
   tenant-2: {wave: 0, prune: auto, limits: {deletes: 9}, vars: {plan: gold}, runtime: false}
 """
+_MARS = """\
+owner: a
+target_defaults:
+  windows: {apply: {timezone: Mars, freeze: [{last: 2026-01-01}]}}
+targets: {one: {}, two: {}}
+"""
 
 
 def _load(folder: Path, text: str) -> Config:
@@ -89,10 +95,7 @@ def test_the_name_is_inserted_as_text_once(tmp_path: Path) -> None:
             "owner: a\ntarget_defaults:\n  runtime: {every: 7m}\ntargets: {one: {}, two: {}}\n",
             "reconciler.yaml:3:20: runtime.every of target one: '7m' is neither",
         ),
-        (
-            "owner: a\ntarget_defaults:\n  windows: {apply: {timezone: Mars}}\ntargets: {one: {}, two: {}}\n",
-            "reconciler.yaml:3:31: windows.apply of target one: ",
-        ),
+        (_MARS, "reconciler.yaml:3:31: windows.apply of target one: "),
         (
             "owner: a\ntarget_defaults: {wave: 100}\ntargets: {one: {}}\n",
             "reconciler.yaml:2:25: ",
