@@ -55,7 +55,7 @@ def find_time_notices(desired: DesiredState, observed: ObservedState) -> tuple[N
 def refuse_past(changes: Iterable[Change], observed: ObservedState) -> tuple[Change, ...]:
     """Refuse one-time jobs of the past: they would run as soon as they are applied.
 
-    What was applied with that instant is left alone: it runs, or has run.
+    What was applied with that instant is left alone: it runs, or has run, unless it stood still in its grace.
 
     Args:
         changes: Of a plan.
@@ -74,7 +74,10 @@ def _refuse_one(change: Change, now: datetime, observed: ObservedState) -> Chang
     if not change.once or change.after is None or change.name in observed.settled:
         return change
     at = _find_once(change.after.document)
-    if at is None or at > now or (change.before is not None and _find_once(change.before.document) == at):
+    if at is None or at > now or change.action == "retire":
+        return change
+    was = None if change.before is None or change.retired_until else _find_once(change.before.document)
+    if was == at:
         return change
     return replace(
         change,
