@@ -197,7 +197,7 @@ def _list_side(side: Snapshot | None, own: Mapping[str, str]) -> list[object] | 
 
 
 def _list_field(field: FieldChange, own: Mapping[str, str]) -> list[object]:
-    mine = own.get(field.path.removeprefix("entry.")) if field.path.startswith("entry.") else None
+    mine = own.get(field.path.removeprefix("entry."))
     sides = (None if mine is not None and side == mine else side for side in (field.before, field.after))
     return [field.path, *sides]
 

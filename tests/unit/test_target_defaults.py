@@ -142,3 +142,19 @@ def test_files_are_read_once_for_many_targets(tmp_path: Path) -> None:
     assert shared == [*alone, *alone]
     assert "'gold'" in shared[1][0].document
     assert '"1h"' in shared[0][0].document
+
+
+def test_the_name_of_a_target_stands_in_no_spec_file(tmp_path: Path) -> None:
+    """A spec has it through a variable; and what is wrong for one target is not said of the next."""
+    config = _load(tmp_path, "owner: a\ntargets:\n  one: {}\n  two: {vars: {name: two}}\n")
+    (tmp_path / "jobs.d").mkdir()
+    file = tmp_path / "jobs.d" / "a.yaml"
+    file.write_text("jobs:\n  one: {every: 5m, sql: SELECT 1, description: 'of ${var:name}'}\n")
+    files = load_sources(config)
+    one, two = (resolve_target(config, name, environment={}) for name in ("one", "two"))
+    with pytest.raises(InvalidInputError, match="unknown variable 'name'"):
+        load_specs(config, one, files)
+    assert '"of two"' in load_specs(config, two, files)[0].document
+    file.write_text("jobs:\n  one: {every: 5m, sql: SELECT 1, description: 'of ${target}'}\n")
+    with pytest.raises(InvalidInputError, match=r"\$\{target\} is no variable: write \$\{var:name\}"):
+        load_specs(config, two)
