@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from reconciler.core.state import Definition, Entry, ObservedState, RowDrift
-from tests.core_builders import make_definition
+from tests.core_builders import OWNER, make_definition
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from reconciler.core.changes import Change
     from reconciler.core.facts import Facts
     from reconciler.core.steps import AlterEntry, ScheduleEntry, Steps
@@ -26,6 +29,8 @@ class Model:
         settled: One-time jobs that ran.
         free: Jobids of the entries that are nobody's.
         last: The last jobid that was given.
+        now: By its clock; None where nothing has a grace.
+        grace: Of what is retired.
     """
 
     facts: Facts
@@ -35,6 +40,18 @@ class Model:
     settled: frozenset[str] = frozenset()
     free: set[int] = field(default_factory=set)
     last: int = 0
+    now: datetime | None = None
+    grace: timedelta = timedelta()
+
+    def copy(self) -> Model:
+        """Return one like it, which goes its own way."""
+        return replace(
+            self,
+            definitions=dict(self.definitions),
+            entries=dict(self.entries),
+            rows=dict(self.rows),
+            free=set(self.free),
+        )
 
     def holds(self, name: str, username: str) -> bool:
         """Tell whether pg_cron's key is taken."""
@@ -67,10 +84,11 @@ class Model:
             entries=visible,
             drifted_rows=dict(self.rows),
             settled=self.settled,
+            now=self.now,
         )
 
-    def execute(self, steps: Steps) -> None:
-        """Execute the steps in their order, and fail wherever PostgreSQL would."""
+    def execute(self, steps: Steps, *, owner: str = OWNER) -> None:
+        """Execute the steps of an owner in their order, and fail wherever PostgreSQL would."""
         rights = self.facts.rights
         assert rights.use_cron or not (steps.unschedule or steps.rename or steps.alter or steps.schedule)
         for jobid in steps.unschedule:
@@ -87,7 +105,7 @@ class Model:
         for change in steps.changes:
             self._forget(change)
         for change in steps.changes:
-            self._define(change, steps.unschedule)
+            self._define(change, steps.unschedule, owner)
 
     def _check_owner(self, jobid: int) -> None:
         assert self.facts.rights.superuser or self.entries[jobid].username == self.facts.role
@@ -133,7 +151,7 @@ class Model:
             if change.renamed_from in self.settled:
                 self.settled = self.settled - {change.renamed_from} | {change.name}
 
-    def _define(self, change: Change, replaced: tuple[int, ...]) -> None:
+    def _define(self, change: Change, replaced: tuple[int, ...], owner: str) -> None:
         if change.after is None:
             return
         entry = change.after.entry
@@ -143,9 +161,15 @@ class Model:
             source = before if kept else self.find(entry.name, entry.username)
             assert source is not None
             entry = replace(entry, jobid=source.jobid)
+        until = None
+        if change.action == "retire":
+            assert self.now is not None
+            until = change.retired_until or self.now + self.grace
         self.definitions[change.name] = make_definition(
             change.name,
             kind=change.kind,
+            owner=owner,
+            retired_until=until,
             document=change.after.document,
             entry=entry,
             protect=change.protect,

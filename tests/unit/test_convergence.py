@@ -174,17 +174,17 @@ def _plan(desired: DesiredState, model: Model, prune: Prune, adopt: frozenset[st
     return make_plan(desired, model.observe(), target="t", policy=Policy(prune=prune), adopt=adopt)
 
 
-def _check_untouched(model: Model, before: Model, adopt: frozenset[str]) -> None:
-    """What is not ours is as it was, but for what the person named."""
-    foreign = {name: value for name, value in before.definitions.items() if value.owner != OWNER}
-    assert {name: value for name, value in model.definitions.items() if value.owner != OWNER} == foreign
+def check_untouched(model: Model, before: Model, adopt: frozenset[str], *, owner: str = OWNER) -> None:
+    """Check that what is not the owner's is as it was, but for what the person named."""
+    foreign = {name: value for name, value in before.definitions.items() if value.owner != owner}
+    assert {name: value for name, value in model.definitions.items() if value.owner != owner} == foreign
     visible = before.observe().entries
     # An entry that stands where ours stood, while ours cannot be seen, is ours made anew by hand: the role
     # cannot tell that row-level security hides the old one.
     remade = {
         entry_key(definition.entry)
         for definition in before.definitions.values()
-        if definition.owner == OWNER and definition.entry and definition.entry.jobid not in visible
+        if definition.owner == owner and definition.entry and definition.entry.jobid not in visible
     }
     for jobid in before.free:
         entry = before.entries[jobid]
@@ -196,8 +196,8 @@ def _check_untouched(model: Model, before: Model, adopt: frozenset[str]) -> None
             assert model.entries.get(jobid) == before.entries[jobid]
 
 
-def _check_gone(model: Model, before: Model, plan: Plan, prune: Prune) -> None:
-    """Whatever went was in the plan."""
+def check_gone(model: Model, before: Model, plan: Plan, prune: Prune) -> None:
+    """Check that whatever went was in the plan."""
     made = [change for change in plan.changes if change.obstacle is None]
     deleted = {change.name for change in made if change.action == "delete"}
     assert before.definitions.keys() - model.definitions.keys() <= deleted | {
@@ -209,8 +209,8 @@ def _check_gone(model: Model, before: Model, plan: Plan, prune: Prune) -> None:
         assert not deleted
 
 
-def _check_reached(model: Model, desired: DesiredState, plan: Plan) -> None:
-    """Every entry that is declared, and that nothing hinders, stands in cron.job as declared."""
+def check_reached(model: Model, desired: DesiredState, plan: Plan) -> None:
+    """Check that every entry that is declared, and that nothing hinders, stands in cron.job as declared."""
     hindered = {change.name for change in plan.changes if change.obstacle is not None}
     for name in desired.resources.keys() - hindered:
         resource, definition = desired.resources[name], model.definitions.get(name)
@@ -229,16 +229,6 @@ def _check_reached(model: Model, desired: DesiredState, plan: Plan) -> None:
                 assert model.entries[definition.entry.jobid or 0] == definition.entry
 
 
-def _copy(model: Model) -> Model:
-    return replace(
-        model,
-        definitions=dict(model.definitions),
-        entries=dict(model.entries),
-        rows=dict(model.rows),
-        free=set(model.free),
-    )
-
-
 @settings(max_examples=500, deadline=None)
 @given(_cases())
 def test_an_apply_ends_as_declared_and_touches_nothing_else(
@@ -246,7 +236,7 @@ def test_an_apply_ends_as_declared_and_touches_nothing_else(
 ) -> None:
     """Plan after apply is empty but for what was hindered, and nothing that is not ours moved."""
     desired, model, prune, adopt = case
-    before = _copy(model)
+    before = model.copy()
     plan = _plan(desired, model, prune, adopt)
     assert plan == _plan(desired, model, prune, adopt)
     refusal = find_refusal(plan, Policy(prune=prune), allow_deletes=len(plan.deletions))
@@ -259,9 +249,9 @@ def test_an_apply_ends_as_declared_and_touches_nothing_else(
     again = _plan(desired, model, prune, adopt)
     assert {change.name for change in again.changes} <= hindered
     assert all(change.obstacle is not None for change in again.changes)
-    _check_untouched(model, before, adopt)
-    _check_gone(model, before, plan, prune)
-    _check_reached(model, desired, plan)
+    check_untouched(model, before, adopt)
+    check_gone(model, before, plan, prune)
+    check_reached(model, desired, plan)
 
 
 def _shuffle(rows: Mapping[_Key, _Row], random: Random) -> dict[_Key, _Row]:
