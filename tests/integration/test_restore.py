@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,6 @@ from tests.declared import job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.declared import Site
 
@@ -137,3 +137,32 @@ def test_a_retired_job_is_shown_as_retired(run: Callable[..., str], site: Site) 
         "SELECT active, next_run_time, lateness, retired_until > now() FROM reconciler.cron_job_health"
         " WHERE name = 'b'"
     ) == [(False, None, None, True)]
+
+
+def test_an_entry_that_nobody_declared_comes_back_as_a_direct_job(
+    run: Callable[..., str], site: Site
+) -> None:
+    """What an authoritative target deleted is made again as it stood in cron.job."""
+    site.run("SELECT cron.schedule('wild', '0 0 29 2 *', 'SELECT 7')")
+    config = Path("reconciler.yaml")
+    config.write_text(config.read_text().replace("prune: auto", "prune: confirm, stage: authoritative"))
+    run("apply", "--yes", "--allow-deletes", "1", jobs=A)
+    assert site.rows("SELECT jobname FROM cron.job") == [("a",)]
+    assert "+ job wild  (declared" in run("restore", "wild", "--yes")
+    entry = site.entry("wild")
+    assert (entry["schedule"], entry["command"], entry["active"]) == ("0 0 29 2 *", "SELECT 7", True)
+
+
+def test_a_script_retires_and_restores_as_apply_does(run: Callable[..., str], site: Site) -> None:
+    """The SQL of a plan is what an apply executes, and the target is the same afterwards."""
+    run("apply", "--yes", jobs=A + B)
+    site.run(run("plan", "--format", "sql", jobs=A).encode())  # type: ignore[arg-type]
+    assert site.entry("b")["active"] is False
+    assert "Nothing to change" in run("plan")
+    site.run(run("restore", "b", "--dry-run", "--format", "sql").encode())  # type: ignore[arg-type]
+    assert site.entry("b")["active"] is True
+    assert site.rows("SELECT summary ->> 'restored' FROM reconciler.revisions ORDER BY id") == [
+        (None,),
+        (None,),
+        ('["b"]',),
+    ]
