@@ -106,27 +106,30 @@ SELECT name, kind, owner, spec::text, digest = encode(sha256(convert_to(spec::te
          FROM reconciler.definitions) AS d;
 
 -- name: observe_queues
--- What declared queues have to do; counting ends at a thousand, and goes along indexes. What is held (active = false)
--- is a declared job's and goes with it.
+-- What declared queues have to do; counting ends at a thousand, in the order of an index, so that a million that wait
+-- are not looked at. What is held (active = false) is a declared job's and goes with it.
 SELECT d.name, ready.jobs + ordered.jobs, running.jobs, dead.jobs
   FROM reconciler.definitions d
  CROSS JOIN LATERAL (
        SELECT count(*) AS jobs FROM (
               SELECT FROM reconciler.jobs j
                WHERE j.queue = d.name AND j.status = 'pending' AND j.ordering_key IS NULL AND j.handler IS NOT NULL
-                 AND j.active LIMIT 1000) AS found) AS ready
+                 AND j.active
+               ORDER BY j.priority DESC, j.run_at, j.id LIMIT 1000) AS found) AS ready
  CROSS JOIN LATERAL (
        SELECT count(*) AS jobs FROM (
               SELECT FROM reconciler.jobs j
                WHERE j.queue = d.name AND j.status = 'pending' AND j.ordering_key IS NOT NULL
-                 AND j.handler IS NOT NULL AND j.active LIMIT 1000) AS found) AS ordered
+                 AND j.handler IS NOT NULL AND j.active
+               ORDER BY j.ordering_key, j.run_at, j.id LIMIT 1000) AS found) AS ordered
  CROSS JOIN LATERAL (
        SELECT count(*) AS jobs FROM (
               SELECT FROM reconciler.jobs j WHERE j.queue = d.name AND j.status = 'running' LIMIT 1000) AS found
        ) AS running
  CROSS JOIN LATERAL (
        SELECT count(*) AS jobs FROM (
-              SELECT FROM reconciler.jobs j WHERE j.queue = d.name AND j.status = 'failed' LIMIT 1000) AS found
+              SELECT FROM reconciler.jobs j WHERE j.queue = d.name AND j.status = 'failed'
+               ORDER BY j.completed_at LIMIT 1000) AS found
        ) AS dead
  WHERE d.kind = 'queue' AND (ready.jobs > 0 OR ordered.jobs > 0 OR running.jobs > 0 OR dead.jobs > 0);
 
