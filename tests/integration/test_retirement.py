@@ -183,6 +183,40 @@ def test_nothing_of_what_is_retired_starts(site: Site) -> None:
     assert site.rows("SELECT * FROM reconciler.starts") == []
 
 
+def test_one_time_work_that_waits_for_another_try_waits_on(site: Site) -> None:
+    """Its start is put off while it is retired, and carried out once it is restored."""
+    work = once("o", sql="SELECT 1")
+    site.apply(job("a"), work)
+    site.run("UPDATE reconciler.jobs SET status = 'running' WHERE job_name = 'o'")
+    site.run(
+        "INSERT INTO reconciler.starts (job_name, trigger, due_at, attempt, queued_job_id)"
+        " SELECT 'o', 'retry', now(), 2, id FROM reconciler.jobs"
+    )
+    site.apply(job("a"), allow_deletes=1, **RETIRING)
+    site.run("CALL reconciler.runner()")
+    assert site.rows("SELECT due_at > now() FROM reconciler.starts") == [(True,)]
+    site.apply(job("a"), work, **RETIRING)
+    site.run("UPDATE reconciler.starts SET due_at = now()")
+    site.run("CALL reconciler.runner()")
+    assert site.rows("SELECT status FROM reconciler.jobs") == [("completed",)]
+
+
+def test_alerts_of_what_is_retired_are_closed(site: Site) -> None:
+    """Nobody is reminded of what nobody declares any more; a missed run is not looked for."""
+    site.apply(job("a"), job("b"))
+    site.run("UPDATE reconciler.job_states SET next_due_at = now() - interval '1 day' WHERE name = 'b'")
+    site.apply(job("a"), allow_deletes=1, **RETIRING)
+    site.run(
+        "INSERT INTO reconciler.alerts (job_name, kind, message, channels)"
+        " VALUES ('a', 'failed', 'm', '{}'), ('b', 'failed', 'm', '{}')"
+    )
+    site.run("CALL reconciler.tick()")
+    assert site.rows("SELECT job_name FROM reconciler.alerts WHERE resolved_at IS NULL") == [("a",)]
+    assert site.rows("SELECT next_due_at, missed_runs FROM reconciler.job_states WHERE name = 'b'") == [
+        (None, 0)
+    ]
+
+
 def test_a_role_that_may_not_stop_entries_is_told(database: Database) -> None:
     """Retiring is beyond a role that may call cron.schedule alone; others make it anew."""
     alice = Site(database, "alice")
