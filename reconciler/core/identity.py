@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Home = Literal["home", "upgraded", "copy"]
 
+REGISTRY = "registry"
+"""The target of programs that register their jobs: no name of a configuration, so it tells nothing."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
@@ -104,10 +107,10 @@ def find_stranger(identity: Identity, *, owner: str, target: str) -> Finding | N
         target: The target's name in the configuration.
 
     Returns:
-        What is wrong; None where the name is the known one, or the first.
+        What is wrong; None where the name is the known one, the first, or that of a program's registry.
     """
     known = identity.targets.get(owner, target)
-    if known == target:
+    if known == target or REGISTRY in {known, target}:
         return None
     return Finding(
         code="other_target",

@@ -19,6 +19,7 @@ import psycopg
 
 from reconciler.core.config import Config, Policy, Runtime, Target
 from reconciler.core.durations import render_duration
+from reconciler.core.identity import REGISTRY
 from reconciler.core.names import SQL_OWNER
 from reconciler.core.specs import SECTIONS, JobSpec, Place
 from reconciler.database import control, registrations
@@ -99,7 +100,7 @@ class Registry:
         self._conn = conn
         self._patience = patience
         self._owner = owner
-        self._target = Target(name="registry", role=role, policy=Policy(prune="never"), runtime=runtime)
+        self._target = Target(name=REGISTRY, role=role, policy=Policy(prune="never"), runtime=runtime)
         self._handlers: dict[str, _Handler] = {}
 
     def register_job(

@@ -78,6 +78,8 @@ def test_another_name_of_the_target_is_a_danger() -> None:
     assert "reconciler target claim --target staging" in found.remedy
     assert find_stranger(identity, owner="shop", target="production") is None
     assert find_stranger(identity, owner="kitchen", target="staging") is None
+    assert find_stranger(identity, owner="shop", target="registry") is None
+    assert find_stranger(make_identity(targets={"shop": "registry"}), owner="shop", target="staging") is None
 
 
 def test_a_copy_is_a_danger_whatever_its_name() -> None:
