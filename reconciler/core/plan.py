@@ -154,13 +154,12 @@ def make_plan(
         The plan, with an obstacle on every change that cannot or must not be made.
     """
     prune: Prune = "never" if desired.unselected is not None else policy.prune
-    held: tuple[Change, ...] = ()
-    changes = diff(desired, observed, prune=prune, grace=policy.grace, adopt=adopt, stage=policy.stage)
+    changes = diff(desired, observed, prune=prune, grace=policy.grace, adopt=adopt)
+    held = tuple(change for change in changes if is_held(change, policy.stage))
     scope: list[Notice] = []
-    if policy.stage == "add-only":
-        everything = diff(desired, observed, prune=prune, grace=policy.grace, adopt=adopt)
-        held = tuple(change for change in everything if is_held(change, policy.stage))
     if held:
+        # Anew, since what is left out makes no room for others.
+        changes = diff(desired, observed, prune=prune, grace=policy.grace, adopt=adopt, stage=policy.stage)
         absent = {one.name: desired.resources[one.name] for one in held if one.name in desired.resources}
         changes = refuse_loose(changes, absent, observed, remedy="this stage leaves those out: see the notes")
         scope.append(make_held_notice(held))
