@@ -299,12 +299,15 @@ def test_a_run_endpoint_answers_503(site: Site, conn: psycopg.Connection) -> Non
     site.apply()
     work = Work()
     with serve_endpoint(site.dsn, work.handlers) as client:
+        lost = put_call(conn, "do", n=0)
+        claim_one(conn)
+        site.run("UPDATE reconciler.jobs_open SET lease_until = now() - interval '1 hour'")
         job_id = put_call(conn, "do", n=1)
         move(site)
         reply = client.run()
         assert reply.status == 503
         assert "a copy of app" in reply.document["detail"]
-        assert look(conn, job_id)["status"] == "pending"
+        assert (look(conn, lost)["status"], look(conn, job_id)["status"]) == ("running", "pending")
         claim_it(site)
         assert client.run().status == 200
 
