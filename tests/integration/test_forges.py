@@ -123,7 +123,9 @@ class ForgeServer:
         return Fault(status=200, body=json.dumps(self.comments[start : start + size]), headers=headers)
 
 
-class _Handler(QuietHandler):
+class Handler(QuietHandler):
+    """Answers as the forge would, or does the next fault."""
+
     def answer(self) -> None:
         """Answer, or do the next fault."""
         state: ForgeServer = self.server.state  # type: ignore[attr-defined] # the server is always ours
@@ -155,14 +157,14 @@ class _Handler(QuietHandler):
 @pytest.fixture(params=["github", "gitlab"])
 def server(request: pytest.FixtureRequest) -> Iterator[ForgeServer]:
     """A forge, of each kind."""
-    with serve(_Handler, lambda port: ForgeServer(forge=request.param, port=port), lambda _: None) as state:
+    with serve(Handler, lambda port: ForgeServer(forge=request.param, port=port), lambda _: None) as state:
         yield state
 
 
 @pytest.fixture
 def github() -> Iterator[ForgeServer]:
     """GitHub alone."""
-    with serve(_Handler, lambda port: ForgeServer(forge="github", port=port), lambda _: None) as state:
+    with serve(Handler, lambda port: ForgeServer(forge="github", port=port), lambda _: None) as state:
         yield state
 
 
@@ -241,7 +243,7 @@ def test_a_workflows_token_knows_its_comment_by_its_kind(github: ForgeServer, sl
 
 def test_a_gitlab_token_that_may_not_ask_makes_no_second(slept: list[float]) -> None:
     """Where GitLab does not say whose token it is, nothing is written."""
-    with serve(_Handler, lambda port: ForgeServer(forge="gitlab", port=port), lambda _: None) as server:
+    with serve(Handler, lambda port: ForgeServer(forge="gitlab", port=port), lambda _: None) as server:
         server.account = 0
         server.add(TEXT)
         with pytest.raises(ReconcilerError, match="answered 403"):
@@ -251,7 +253,7 @@ def test_a_gitlab_token_that_may_not_ask_makes_no_second(slept: list[float]) -> 
 
 def test_system_notes_of_gitlab_are_no_comments(slept: list[float]) -> None:
     """GitLab lists what it wrote itself among the comments."""
-    with serve(_Handler, lambda port: ForgeServer(forge="gitlab", port=port), lambda _: None) as server:
+    with serve(Handler, lambda port: ForgeServer(forge="gitlab", port=port), lambda _: None) as server:
         server.add(TEXT, system=True)
         assert put(server, slept) == "created"
 
@@ -363,7 +365,7 @@ def test_a_wrong_token_is_never_shown(server: ForgeServer, slept: list[float]) -
 
 def test_no_redirect_is_followed(server: ForgeServer, slept: list[float]) -> None:
     """The token goes to the API's own host alone, also where a project has moved."""
-    with serve(_Handler, lambda port: ForgeServer(forge="github", port=port), lambda _: None) as other:
+    with serve(Handler, lambda port: ForgeServer(forge="github", port=port), lambda _: None) as other:
         server.faults = [Fault(status=301, headers={"Location": f"{other.api}/user"})]
         with pytest.raises(ReconcilerError, match="answered 301") as caught:
             put(server, slept)
