@@ -272,7 +272,7 @@ def restore(
     """
     until_then = replay(one for one in revisions if one.id <= revision)
     last = replay((one for one in revisions if one.id > revision), state=until_then)
-    require_whole(list_live(last), present)
+    require_whole(last, present)
     then = list_live(until_then)
     over = {name: one for name, one in then.items() if is_over(one, now)}
     kept = {
