@@ -74,18 +74,18 @@ def test_of_two_applies_exactly_one_wins(
     start = Barrier(2)
 
     def attempt(side: int) -> str:
-        with connect(site.dsn) as conn:
-            start.wait(10)
-            try:
+        try:
+            with connect(site.dsn) as conn:
+                start.wait(10)
                 apply_target(
                     conn,
                     wanted[side],
                     expected=planned[side].fingerprints(),
                     allow_deletes=planned[side].plan.consent or None,
                 )
-            except (ApplyLockError, StalePlanError) as error:
-                return type(error).__name__
-            return "won"
+        except (ApplyLockError, StalePlanError) as error:
+            return type(error).__name__
+        return "won"
 
     with ThreadPoolExecutor(2) as pool:
         outcomes = list(pool.map(attempt, (0, 1)))
