@@ -166,8 +166,10 @@ def _retire(
 ) -> Change:
     still = None
     if entry is not None:
-        # As it was applied, so that whatever is edited of it during its grace can be seen.
-        still = replace(definition.entry or entry, jobid=entry.jobid, active=False)
+        # As it stands: what is about to go need not be put right first. As it was retired, where somebody edited it
+        # in its grace.
+        model = entry if grace is not None else definition.entry or entry
+        still = replace(model, jobid=entry.jobid, active=False)
     before = Snapshot(document=definition.document, entry=entry)
     after = Snapshot(document=definition.document, entry=still)
     fields = [*diff_snapshots(before, after)]

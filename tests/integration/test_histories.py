@@ -80,10 +80,7 @@ ACTS = st.builds(
     Act,
     drawn=declarations(),
     names=st.frozensets(st.sampled_from(NAMES), max_size=3),
-    # What was applied last is what a retirement puts back: a schedule that is none cannot be.
-    edits=EDITS_DRAWN.map(
-        lambda edits: [edit for edit in edits if "SET schedule = ''" not in edit.statement]
-    ),
+    edits=EDITS_DRAWN,
     kitchen=st.sampled_from([0, 0, 0, 1, 2]),
     lapses=st.sampled_from([False, False, True]),
     way=st.sampled_from(["files", "files", "files", "rollback", "restore"]),
