@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from reconciler.database.migrate import apply_migrations
 from tests.declared import Site
-from tests.servers import ALL_KINDS, GIVEN, LIBPQ_KINDS, Database, MissingServerError, ServerKind, ServerPool
+from tests.server_pool import ServerPool
+from tests.servers import ALL_KINDS, GIVEN, LIBPQ_KINDS, Database, MissingServerError, ServerKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,7 +21,17 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from reconciler.core.facts import Facts
+    from reconciler.database.migrate import Migration
+
 IS_GIVEN = bool(os.environ.get("RECONCILER_TEST_DSN"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the markers known that this file gives a meaning."""
+    config.addinivalue_line(
+        "markers", "migrates: about what the migrations do, so that all of them really run"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -47,6 +59,23 @@ def servers() -> Iterator[ServerPool]:
     pool = ServerPool()
     yield pool
     pool.close()
+
+
+@pytest.fixture(autouse=True)
+def _kept_schema(
+    request: pytest.FixtureRequest, servers: ServerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let the first apply in this process bring back what the migrations made for an earlier test."""
+    if request.node.get_closest_marker("migrates") is not None:
+        return
+
+    def bring_back(conn: psycopg.Connection[Any], facts: Facts) -> tuple[Migration, ...]:
+        server = servers.find(conn)
+        return (
+            apply_migrations(conn, facts) if server is None else server.schema.apply_migrations(conn, facts)
+        )
+
+    monkeypatch.setattr("reconciler.database.apply.apply_migrations", bring_back)
 
 
 def _clean_database(servers: ServerPool, kind: ServerKind) -> Iterator[Database]:
@@ -106,7 +135,7 @@ class Cli:
     directory: Path
 
     def __call__(
-        self, *args: str, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 60
+        self, *args: str, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 180
     ) -> CliResult:
         """Run one command to its end.
 

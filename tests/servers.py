@@ -1,41 +1,30 @@
-"""The PostgreSQL servers of the tests: made lazily, emptied before each test, removed at the end.
-
-Order: the server of RECONCILER_TEST_DSN alone, where that is set (it must be disposable); else private
-clusters from this machine's PostgreSQL 15 and from the PostgreSQL 17 of a Debian 13 root directory
-(`script/bootstrap --tests` makes it); else, for PostgreSQL 17, a container.
-"""
+"""A PostgreSQL server of the tests and its database, emptied before each test."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import shutil
-import tempfile
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from reconciler.errors import LocalServerError
-from reconciler.runtime.local import find_local_server, start_local_server, stop_local_server
-from tests.installations import find_test_installation, observe_pg_cron, read_pg_cron_package
+from reconciler.runtime.local import find_local_server, start_local_server
+from tests.kept_schema import SchemaKeeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from psycopg import Connection
 
-    from reconciler.runtime.installations import Installation
     from tests.container import Container
 
-CLEAN_FILE = Path(__file__).parent / "postgres" / "clean.sql"
-FOLDER_PREFIX = "reconciler-tests-"
+CLEAN = (Path(__file__).parent / "postgres" / "clean.sql").read_bytes()
 
 
 class MissingServerError(Exception):
@@ -87,6 +76,17 @@ class Server:
     container: Container | None = None
     needs_restart: bool = False
     kept: dict[str, list[str]] = field(default_factory=dict)
+    schema: SchemaKeeper = field(default_factory=SchemaKeeper)
+    _admin: Connection | None = None
+
+    @cached_property
+    def places(self) -> frozenset[tuple[str, int, str]]:
+        """Return host, port and database of the connection strings."""
+        parts = [conninfo_to_dict(dsn) for dsn in (self.dsn, self.tcp_dsn)]
+        return frozenset(
+            (str(one.get("host", "")), int(one.get("port") or 5432), str(one.get("dbname", "")))
+            for one in parts
+        )
 
     @property
     def major(self) -> int:
@@ -118,6 +118,9 @@ class Server:
 
         server = find_local_server(self._private_folder())
         assert server is not None
+        if immediate:  # what tests before wrote would else be done again at the start
+            with contextlib.suppress(psycopg.OperationalError), self.connect() as conn:
+                conn.execute("CHECKPOINT")
         stop_cluster(server, immediate=immediate)
 
     def restart(self) -> None:
@@ -141,7 +144,7 @@ class Server:
                 row = fresh.execute("SELECT pg_conf_load_time() > %s", [before[0]]).fetchone()
             return row == (True,)
 
-        wait_until(is_loaded, seconds=5, what="the server loads its settings")
+        wait_until(is_loaded, seconds=30, what="the server loads its settings")
 
     def set_server_settings(self, **settings: str) -> None:
         """Change settings that count from a restart, and restart; back to normal before the next test."""
@@ -152,19 +155,37 @@ class Server:
 
     def clean(self) -> None:
         """Make the server as good as new: no jobs, roles, schemas, databases or settings of a test."""
-        if self.folder is not None:
-            start_local_server(self.folder)  # a test may have stopped it
-        with self.connect() as conn:
-            self._drop_databases_and_settings(conn)
+        conn = self._administer()
+        self._drop_databases_and_settings(conn)
         if self.needs_restart:
             self.restart()
             self.needs_restart = False
-        with self.connect() as conn:
-            names = (self.kept["roles"], self.kept["schemas"], self.kept["extensions"])
-            for setting, value in zip(("roles", "schemas", "extensions"), names, strict=True):
-                conn.execute("SELECT set_config(%s, %s, false)", [f"clean.{setting}", ",".join(value)])
-            conn.execute(CLEAN_FILE.read_bytes())
-            wait_until(lambda: has_launcher(conn), seconds=15, what="pg_cron's launcher comes back")
+            conn = self._administer()
+        self._clean_database(conn)
+
+    def close(self) -> None:
+        """Close what the server's own work goes over."""
+        if self._admin is not None:
+            self._admin.close()
+            self._admin = None
+
+    def _administer(self) -> Connection:
+        """Return the session that cleans after each test: a new one would have to read all catalogs first."""
+        if self._admin is not None:
+            with contextlib.suppress(psycopg.OperationalError):
+                self._admin.execute("SELECT 1")
+                return self._admin
+            self.close()
+        if self.folder is not None:
+            start_local_server(self.folder)  # a test may have stopped it
+        self._admin = psycopg.connect(
+            self.dsn,
+            autocommit=True,
+            connect_timeout=10,
+            application_name="reconciler tests",
+            options="-c client_min_messages=error",
+        )
+        return self._admin
 
     def remember(self) -> None:
         """Note what is there before the first test, and so is not a test's to lose."""
@@ -191,6 +212,17 @@ class Server:
         if changed:
             conn.execute("ALTER SYSTEM RESET ALL")
             self.reload()
+
+    def _clean_database(self, conn: Connection) -> None:
+        names = ("roles", "schemas", "extensions")
+        conn.execute(
+            "SELECT set_config('clean.' || name, value, false)"
+            " FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
+            [[*names, "kept"], [*(",".join(self.kept[name]) for name in names), str(self.schema.oid)]],
+        )
+        conn.execute(CLEAN)
+        self.schema.clean(conn)
+        wait_until(lambda: has_launcher(conn), seconds=60, what="pg_cron's launcher comes back")
 
     @staticmethod
     def _alter_system(conn: Connection, settings: dict[str, str]) -> None:
@@ -238,86 +270,16 @@ class Database:
         self.connections.clear()
 
 
-class ServerPool:
-    """The servers of one pytest process; each starts when a test first wants it."""
-
-    def __init__(self) -> None:
-        self._servers: dict[ServerKind, Server | MissingServerError] = {}
-        self._folder: Path | None = None
-        self._lock: IO[bytes] | None = None
-
-    def get(self, kind: ServerKind) -> Server:
-        """Return the server of a kind, starting it the first time.
-
-        Raises:
-            MissingServerError: It cannot be had here.
-        """
-        if kind not in self._servers:
-            try:
-                self._servers[kind] = self._make(kind)
-            except MissingServerError as error:
-                self._servers[kind] = error
-        server = self._servers[kind]
-        if isinstance(server, MissingServerError):
-            raise server
-        return server
-
-    def close(self) -> None:
-        """Stop and remove every server, also one whose start was interrupted."""
-        for server in self._servers.values():
-            if isinstance(server, Server) and server.container is not None:
-                server.container.stop()
-        self._servers.clear()
-        if self._folder is not None:
-            remove_servers(self._folder)
-        if self._lock is not None:
-            self._lock.close()
-
-    def _make(self, kind: ServerKind) -> Server:
-        if kind == GIVEN:
-            server = _given_server(os.environ["RECONCILER_TEST_DSN"])
-        else:
-            installation = find_test_installation(kind.major)
-            if installation is not None:
-                server = self._private_server(kind, installation)
-            elif kind.major == 17:
-                server = _container_server(kind)
-            else:
-                raise MissingServerError(
-                    f"no PostgreSQL {kind.major} with pg_cron here: run script/bootstrap"
-                )
-        server.remember()
-        return server
-
-    def _private_server(self, kind: ServerKind, installation: Installation) -> Server:
-        if self._folder is None:
-            remove_leftovers()
-            self._folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
-            self._folder.chmod(0o711)  # as root, the server's own user has to get in
-            self._lock = (self._folder / "lock").open("wb")
-            fcntl.flock(self._lock, fcntl.LOCK_EX)  # as long as this process lives
-        folder = self._folder / kind.name
-        try:
-            local = start_local_server(
-                folder, installation=installation, background_workers=kind.background_workers
-            )
-        except LocalServerError as error:
-            raise MissingServerError(str(error)) from error
-        return Server(
-            kind=kind,
-            dsn=local.dsn,
-            tcp_dsn=local.tcp_dsn,
-            pg_cron=read_pg_cron_package(installation) or observe_pg_cron(local.dsn),
-            background_workers=kind.background_workers,
-            folder=folder,
-        )
-
-
 def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
-    """Look again and again until a condition holds; fail the test when the time is over."""
+    """Look again and again until a condition holds; fail the test when the time is over.
+
+    Where each look takes long, the machine is busy with something else, and the time is longer too.
+    """
     give_up_at = time.monotonic() + seconds
+    looks = 0
     while not condition():
-        if time.monotonic() > give_up_at:
+        looks += 1
+        if time.monotonic() > give_up_at and looks > seconds * 40:
             pytest.fail(f"after {seconds} s still waiting until {what}")
         time.sleep(0.02)
 
@@ -326,51 +288,3 @@ def has_launcher(conn: Connection) -> bool:
     """Tell whether pg_cron's launcher is up."""
     query: LiteralString = "SELECT FROM pg_stat_activity WHERE backend_type = 'pg_cron launcher'"
     return conn.execute(query).rowcount == 1
-
-
-def remove_leftovers() -> None:
-    """Stop and remove the servers of test runs that were killed: their folders are no longer locked."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
-        with contextlib.suppress(OSError), (folder / "lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove_servers(folder)
-
-
-def remove_servers(folder: Path) -> None:
-    """Stop and remove the servers of one test run."""
-    for state in folder.glob("*/state.json"):
-        with contextlib.suppress(LocalServerError):
-            stop_local_server(state.parent, purge=True)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _given_server(dsn: str) -> Server:
-    try:
-        with psycopg.connect(dsn) as conn:
-            row = conn.execute(
-                "SELECT setting FROM pg_settings WHERE name = 'cron.use_background_workers'"
-            ).fetchone()
-            conn.execute("CREATE EXTENSION IF NOT EXISTS pg_cron WITH SCHEMA pg_catalog")
-    except psycopg.Error as error:
-        raise MissingServerError(f"the server of RECONCILER_TEST_DSN cannot be used: {error}") from error
-    return Server(
-        kind=GIVEN,
-        dsn=dsn,
-        tcp_dsn=dsn,
-        pg_cron=observe_pg_cron(dsn),
-        background_workers=row == ("on",),
-    )
-
-
-def _container_server(kind: ServerKind) -> Server:
-    from tests.container import start_container
-
-    container = start_container(background_workers=kind.background_workers)
-    return Server(
-        kind=kind,
-        dsn=container.dsn,
-        tcp_dsn=container.dsn,
-        pg_cron=observe_pg_cron(container.dsn),
-        background_workers=kind.background_workers,
-        container=container,
-    )

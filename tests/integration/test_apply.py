@@ -20,6 +20,7 @@ MADE: LiteralString = (
 )
 
 
+@pytest.mark.migrates
 def test_a_job_becomes_an_entry(site: Site) -> None:
     """A managed job becomes a short call, a direct one its own SQL, each active as declared."""
     applied = site.apply(

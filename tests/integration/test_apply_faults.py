@@ -227,6 +227,7 @@ def test_a_crashed_server_leaves_the_state_before(site: Site) -> None:
     assert site.changes(*NEW, prune="auto") == []
 
 
+@pytest.mark.migrates
 def test_a_failure_of_the_first_apply_takes_the_migrations_back(site: Site) -> None:
     """When the first apply fails after it made our schema, neither the schema nor an entry is left."""
     site.run(

@@ -16,6 +16,8 @@ from tests.declared import Site, job
 if TYPE_CHECKING:
     from reconciler.core.specs import JobSpec
 
+pytestmark = pytest.mark.migrates
+
 
 def migrate(site: Site) -> tuple[str, ...]:
     """Migrate as the command line does."""

@@ -89,6 +89,7 @@ def read_all(site: Site) -> list[list[tuple[Any, ...]]]:
     return [site.rows(query) for query in queries]
 
 
+@pytest.mark.migrates
 @pytest.mark.parametrize("run", [run_with_psycopg, run_with_psql])
 @pytest.mark.parametrize("before", [[], OLD], ids=["first", "later"])
 def test_the_script_does_what_an_apply_does(
@@ -108,6 +109,7 @@ def test_the_script_does_what_an_apply_does(
     assert site.changes(*NEW, prune="auto") == []
 
 
+@pytest.mark.migrates
 @pytest.mark.parametrize("body", ["SELECT 1", "SELECT 2"], ids=["migrations-alone", "with-an-edit"])
 def test_the_script_upgrades_what_an_earlier_release_applied(site: Site, body: str) -> None:
     """The states of jobs are filled after the migrations, as apply does it."""

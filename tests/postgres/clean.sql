@@ -1,10 +1,12 @@
 -- Makes a test database as good as new, in one round trip. What was there before the first test is named in
--- the settings clean.roles, clean.schemas and clean.extensions, separated by commas.
+-- the settings clean.roles, clean.schemas and clean.extensions, separated by commas. The schema with the number
+-- clean.kept is left to tests/kept_schema.py.
 DO $clean$
 DECLARE
     kept_roles text[] := string_to_array(current_setting('clean.roles'), ',');
     kept_schemas text[] := string_to_array(current_setting('clean.schemas'), ',');
     kept_extensions text[] := string_to_array(current_setting('clean.extensions'), ',');
+    kept_schema oid := current_setting('clean.kept')::oid;
     roles text;
     one record;
 BEGIN
@@ -30,7 +32,9 @@ BEGIN
         EXECUTE format('DROP EVENT TRIGGER %I', one.name);
     END LOOP;
     FOR one IN
-        SELECT nspname AS name FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> ALL (kept_schemas)
+        SELECT nspname AS name FROM pg_namespace
+         WHERE (nspname !~ '^pg_' AND nspname <> ALL (kept_schemas) OR nspname = 'pg_reconciler_kept')
+           AND oid <> kept_schema
     LOOP
         EXECUTE format('DROP SCHEMA %I CASCADE', one.name);
     END LOOP;
