@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from reconciler.runtime.accounts import Account
 
 SUPERUSER = "postgres"
-START_SECONDS = 30.0
+# After a crash the server first does again what its log says since the last checkpoint: after minutes of many
+# writes, and on a busy machine, for more than half a minute.
+START_SECONDS = 120.0
 # A server that was killed leaves children, which hold its memory until they notice (about a second).
 LEFTOVER_SECONDS = 15.0
-LAUNCHER_SECONDS = 15.0
+LAUNCHER_SECONDS = 60.0
 FAST_STOP_SECONDS = 15
 
 # Nothing here survives a crash of the machine: the cluster is disposable, and quick is what counts.
@@ -212,7 +214,7 @@ def wait_for_launcher(server: LocalServer, conn: psycopg.Connection) -> None:
     """Wait until pg_cron's launcher is up.
 
     Raises:
-        LocalServerError: It is not up after 15 seconds.
+        LocalServerError: It is not up after a minute.
     """
     give_up_at = time.monotonic() + LAUNCHER_SECONDS
     query = "SELECT FROM pg_stat_activity WHERE backend_type = 'pg_cron launcher'"
@@ -288,7 +290,7 @@ def connect(server: LocalServer) -> psycopg.Connection:
         LocalServerError: No answer.
     """
     try:
-        return psycopg.connect(server.dsn, autocommit=True, connect_timeout=5, application_name="reconciler")
+        return psycopg.connect(server.dsn, autocommit=True, connect_timeout=15, application_name="reconciler")
     except psycopg.OperationalError as error:
         raise LocalServerError(f"The private server in {server.home} does not answer: {error}") from error
 
