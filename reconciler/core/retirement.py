@@ -166,8 +166,8 @@ def _retire(
 ) -> Change:
     still = None
     if entry is not None:
-        # As it stands: what is about to go need not be put right first. As it was retired, where somebody edited it
-        # in its grace.
+        # As it stands: what is about to go need not be put right first. As it was retired, where somebody
+        # edited it in its grace.
         model = entry if grace is not None else definition.entry or entry
         still = replace(model, jobid=entry.jobid, active=False)
     before = Snapshot(document=definition.document, entry=entry)
