@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
+import pytest
 from hypothesis import HealthCheck, Phase, event, given, note, settings
 from hypothesis import strategies as st
 
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from reconciler.database.statements import Request
     from tests.integration.test_convergence import Edit
     from tests.servers import Database
+
+# A history that fails is long, and is to be shown all the same.
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 
 EXAMPLES = int(os.environ.get("RECONCILER_HISTORIES", "20"))
 OURS: LiteralString = "SELECT name, jobid FROM reconciler.definitions WHERE owner = 'shop'"
