@@ -19,7 +19,7 @@ from reconciler.database.apply import apply_target
 from reconciler.database.connect import connect
 from reconciler.database.statements import Request
 from tests.declared import job
-from tests.servers import ALL_KINDS, ServerPool
+from tests.server_pool import ServerPool
 
 if TYPE_CHECKING:
     from tests.servers import Server
