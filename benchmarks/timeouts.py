@@ -20,6 +20,7 @@ from reconciler.database.connect import connect
 from reconciler.database.statements import Request
 from tests.declared import job
 from tests.server_pool import ServerPool
+from tests.servers import ALL_KINDS
 
 if TYPE_CHECKING:
     from tests.servers import Server
