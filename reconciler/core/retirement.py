@@ -169,7 +169,7 @@ def _retire(
         # As it stands: what is about to go need not be put right first. As it was retired, where somebody
         # edited it in its grace.
         model = entry if grace is not None else definition.entry or entry
-        still = replace(model, jobid=entry.jobid, active=False)
+        still = replace(model, name=definition.name, jobid=entry.jobid, active=False)
     before = Snapshot(document=definition.document, entry=entry)
     after = Snapshot(document=definition.document, entry=still)
     fields = [*diff_snapshots(before, after)]

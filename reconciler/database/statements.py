@@ -259,13 +259,10 @@ def _list_retirements(retired: Sequence[Change], replaced: Collection[int]) -> I
         next((field.after for field in change.fields if field.path == "grace"), None) for change in retired
     ]
     yield "retire_definitions", {"names": [change.name for change in retired], "graces": graces}
-    moved = [
-        change.name
-        for change in retired
-        if change.before is not None and change.before.entry and change.before.entry.jobid in replaced
-    ]
-    if moved:
-        yield "renumber_definitions", {"names": moved}
+    standing = [change for change in retired if change.after is not None and change.after.entry is not None]
+    if standing:
+        names = [change.name for change in standing]
+        yield "put_entries", {"names": names, **_make_entry_arrays(standing, replaced)}
 
 
 def _make_definition_arrays(changes: Sequence[Change]) -> dict[str, list[Any]]:

@@ -135,7 +135,7 @@ SELECT t.name, t.kind, %(owner)s, t.spec::json, t.digest, t.protect, t.source, r
 UPDATE reconciler.definitions SET retired_at = NULL, retired_until = NULL WHERE name = ANY (%(names)b::text[]);
 
 -- name: retire_definitions
--- What was last applied stays to be seen, but for the entry's activity. Who stirs in its grace gets no longer one.
+-- Who stirs in its grace gets no longer one.
 UPDATE reconciler.definitions d
    SET retired_at = coalesce(d.retired_at, now()),
        retired_until = coalesce(d.retired_until, now() + reconciler.read_duration(t.grace)),
@@ -143,11 +143,16 @@ UPDATE reconciler.definitions d
   FROM unnest(%(names)b::text[], %(graces)s::text[]) AS t (name, grace)
  WHERE d.name = t.name;
 
--- name: renumber_definitions
--- Where a role may not alter entries, one that stands still is a new one.
-UPDATE reconciler.definitions d SET jobid = j.jobid
-  FROM cron.job j
- WHERE d.name = ANY (%(names)b::text[]) AND j.jobname = d.name AND j.username = d.username;
+-- name: put_entries
+-- Of what is retired, as they stand now. Where a role may not alter entries, one that stands still is a new one.
+UPDATE reconciler.definitions d
+   SET jobid = coalesce(t.jobid, j.jobid), schedule = t.schedule, command = t.command, database = t.database,
+       username = t.username, active = t.active
+  FROM unnest(%(names)b::text[], %(jobids)s::bigint[], %(schedules)b::text[], %(commands)b::text[],
+              %(databases)b::text[], %(usernames)b::text[], %(actives)b::boolean[])
+       AS t (name, jobid, schedule, command, database, username, active)
+  LEFT JOIN cron.job j ON t.jobid IS NULL AND j.jobname = t.name AND j.username = t.username
+ WHERE d.name = t.name;
 
 -- name: clear_rows
 -- What a resource leaves behind that was declared anew as something else.

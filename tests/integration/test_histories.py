@@ -102,6 +102,7 @@ class History:
         options: Of each request.
         files: What is declared, by name.
         states: What the owner had after each of its revisions.
+        unsaid: Names whose definitions were deleted by hand, which no revision tells of: they come back.
     """
 
     site: Site
@@ -109,6 +110,7 @@ class History:
     options: dict[str, Any]
     files: dict[str, Spec]
     states: dict[int, list[tuple[Any, ...]]]
+    unsaid: set[str]
 
     def rows(self, query: LiteralString) -> list[tuple[Any, ...]]:
         """Return all rows of a query."""
@@ -122,6 +124,8 @@ class History:
             if name in declared:
                 self.files[name] = declared[name]
         for edit in act.edits:
+            if edit.statement.startswith("DELETE FROM reconciler.definitions"):
+                self.unsaid.add(edit.a)
             with contextlib.suppress(psycopg.errors.UniqueViolation):
                 self.conn.execute(edit.statement, {"a": edit.a, "b": edit.b})
         if act.kitchen:
@@ -205,7 +209,7 @@ class History:
                 row for row in self.rows(STATE) if row[0] in standing and not row[0].startswith("reconciler-")
             ]
             if wanted.past is not None and not wanted.past.names:
-                kept = {*planned.plan.kept, *planned.observed.settled}
+                kept = {*planned.plan.kept, *planned.observed.settled, *self.unsaid}
                 assert wanted.past.revision is not None
                 then = self.states[wanted.past.revision]
                 assert [row for row in state if row[0] not in kept] == [
@@ -247,7 +251,9 @@ def test_any_history_converges(database: Database, acts: list[Act], prune: Any, 
     prepare(site)
     options = {"role": "postgres", "runtime": Runtime(), "prune": prune, "grace": grace}
     files = {spec.name: strip(spec) for spec in acts[0].drawn}
-    history = History(site=site, conn=database.connect(), options=options, files=files, states={})
+    history = History(
+        site=site, conn=database.connect(), options=options, files=files, states={}, unsaid=set()
+    )
     history.apply(request(*files.values(), adopt=NAMES, **options))
     for act in acts:
         history.play(act)
