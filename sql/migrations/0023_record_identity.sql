@@ -133,7 +133,7 @@ AS $$
      WHERE d.jobid IS NOT NULL AND d.spec ->> 'mode' = 'direct' AND reconciler.is_runtime()
 $$;
 
--- As before, and nothing starts in a copy.
+-- As before, without what is retired (0022), and nothing starts in a copy.
 CREATE OR REPLACE FUNCTION reconciler.start_run(
     job_name text, trigger text DEFAULT NULL, start_id bigint DEFAULT NULL, since timestamptz DEFAULT NULL,
     is_free boolean DEFAULT false,
