@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
@@ -263,15 +264,17 @@ GRANT ALL ON SEQUENCE public.events TO PUBLIC;
 """
 
 
-@pytest.mark.parametrize("way", ["error", "kill"])
-def test_a_crash_at_any_statement_leaves_the_state_before(site: Site, way: str) -> None:
+@pytest.mark.parametrize(
+    ("way", "grace"), [("error", timedelta()), ("kill", timedelta()), ("error", timedelta(days=7))]
+)
+def test_a_crash_at_any_statement_leaves_the_state_before(site: Site, way: str, grace: timedelta) -> None:
     """Broken off before or after any of its writes, an apply has changed nothing, and can be repeated."""
 
     def attempt(event: int) -> DatabaseError | None:
         site.run("UPDATE public.break_at SET event = %s", event)
         site.run("SELECT setval('public.events', 1, false)")
         try:
-            site.apply(*NEW, prune="auto")
+            site.apply(*NEW, prune="auto", grace=grace)
         except DatabaseError as error:
             return error
         return None
@@ -281,6 +284,7 @@ def test_a_crash_at_any_statement_leaves_the_state_before(site: Site, way: str) 
     tables = [
         "cron.job",
         *(f"reconciler.{name}" for name in ("revisions", "definitions", "queues", "workers", "jobs")),
+        *(f"reconciler.{name}" for name in ("policies", "timings", "job_states")),
     ]
     for table in tables:
         for moment in ("BEFORE", "AFTER"):
@@ -297,7 +301,7 @@ def test_a_crash_at_any_statement_leaves_the_state_before(site: Site, way: str) 
             assert site.everything() == before
             event += 1
         assert event > 25
-        assert site.changes(*NEW, prune="auto") == []
+        assert site.changes(*NEW, prune="auto", grace=grace) == []
     finally:
         site.run("DROP FUNCTION public.count_event CASCADE")
 
