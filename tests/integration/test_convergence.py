@@ -28,7 +28,9 @@ OUTSIDE: LiteralString = (
     "SELECT ctid::text, xmin::text, j::text FROM cron.job j"
     " WHERE jobname IS NULL OR jobname = 'other' OR username = 'stranger' ORDER BY jobid"
 )
-KITCHEN: LiteralString = "SELECT xmin::text, d::text FROM reconciler.definitions d WHERE owner = 'kitchen'"
+KITCHEN: LiteralString = (
+    "SELECT xmin::text, d::text FROM reconciler.definitions d WHERE owner = 'kitchen' ORDER BY name"
+)
 
 EDITS: list[LiteralString] = [
     "UPDATE cron.job SET schedule = '7 7 29 2 *' WHERE jobname = %(a)s AND username <> 'stranger'",
