@@ -150,10 +150,8 @@ def _is_over(until: datetime, observed: ObservedState) -> bool:
 
 
 def _is_astir(definition: Definition, entry: Entry | None, observed: ObservedState) -> bool:
-    """Tell whether somebody switched on or edited what stands still; what was unscheduled cannot be."""
-    if definition.name in observed.drifted_rows:
-        return True
-    return entry is not None and definition.entry is not None and not entry.same(definition.entry)
+    """Tell whether somebody switched on what stands still; what else was edited of it goes with it."""
+    return definition.name in observed.drifted_rows or (entry is not None and entry.active)
 
 
 def _retire(
@@ -166,10 +164,8 @@ def _retire(
 ) -> Change:
     still = None
     if entry is not None:
-        # As it stands: what is about to go need not be put right first. As it was retired, where somebody
-        # edited it in its grace.
-        model = entry if grace is not None else definition.entry or entry
-        still = replace(model, name=definition.name, jobid=entry.jobid, active=False)
+        # As it stands: what is about to go need not be put right first.
+        still = replace(entry, name=definition.name, active=False)
     before = Snapshot(document=definition.document, entry=entry)
     after = Snapshot(document=definition.document, entry=still)
     fields = [*diff_snapshots(before, after)]

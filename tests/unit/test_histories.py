@@ -83,6 +83,7 @@ class World:
         revisions: What was applied.
         shapes: What we had after each of ours.
         retired: What a plan said would be taken away.
+        unsaid: Names whose definitions were deleted by hand, which no revision tells of: they come back.
     """
 
     model: Model
@@ -93,6 +94,7 @@ class World:
     revisions: list[Revision] = field(default_factory=list)
     shapes: dict[int, Shape] = field(default_factory=dict)
     retired: set[str] = field(default_factory=set)
+    unsaid: set[str] = field(default_factory=set)
 
     def happen(self, happening: Event) -> None:
         """Let something happen."""
@@ -215,7 +217,7 @@ class World:
         plan, is_applied = self.apply(wanted=wanted)
         event(f"rolled back: {is_applied}")
         if is_applied and not plan.beyond_rights:
-            kept = {*plan.kept, *self.model.settled}
+            kept = {*plan.kept, *self.model.settled, *self.unsaid}
             shape = {name: one for name, one in self.read_shape().items() if name not in kept}
             assert shape == {name: one for name, one in self.shapes[number].items() if name not in kept}
 
@@ -230,6 +232,7 @@ class World:
             model.definitions[name] = replace(definition, document=make_document(sql="9"), intact=False)
         elif happening.drift == "forgotten":
             del model.definitions[name]
+            self.unsaid.add(name)
             model.rows.pop(name, None)
             if entry is not None and entry.jobid is not None:
                 model.free.add(entry.jobid)

@@ -139,15 +139,20 @@ def test_without_a_clock_no_grace_ends() -> None:
     assert take(replace(observe(retired(until=NOW)), now=None)) == ()
 
 
-@pytest.mark.parametrize("changed", [{"active": True}, {"command": "SELECT 2", "active": False}])
-def test_what_stirs_in_its_grace_is_retired_again(changed: dict[str, Any]) -> None:
-    """Its entry was switched on or edited: put back, with the same date and without new consent."""
-    (change,) = take(observe(retired(), entries=(make_entry("a", 1, **changed),)))
+def test_what_stirs_in_its_grace_is_retired_again() -> None:
+    """Its entry was switched on: switched off, with the same date and without new consent."""
+    (change,) = take(observe(retired(), entries=(make_entry("a", 1, active=True),)))
     assert (change.action, change.reason, change.retired_until) == ("retire", "drifted", LATER)
     assert change.after is not None
     assert change.after.entry == make_entry("a", 1, active=False)
     assert "grace" not in [field.path for field in change.fields]
     assert change.needs_consent is False
+
+
+def test_what_is_edited_in_its_grace_and_stands_still_is_let_alone() -> None:
+    """It is about to go, and does nothing until then."""
+    edited = make_entry("a", 1, command="SELECT 2", active=False)
+    assert take(observe(retired(), entries=(edited,))) == ()
 
 
 def test_a_held_row_that_was_switched_on_is_held_again() -> None:
