@@ -66,7 +66,10 @@ SELECT l.job_name, l.status, count(DISTINCT a.id), count(DISTINCT (d.alert_id, d
  WHERE l.status IN ('failed', 'timed_out', 'lost')
    AND NOT EXISTS (SELECT FROM reconciler.cron_execution_log n
                     WHERE n.job_name = l.job_name AND n.status = 'succeeded'
-                      AND (n.id > l.id OR n.completed_at >= l.completed_at))
+                      AND (n.id > l.id OR n.completed_at >= l.completed_at
+                           -- Of runs side by side that end together, the one that is written down last counts.
+                           OR (n.completed_at > l.run_at
+                               AND n.completed_at >= l.completed_at - interval '1 second')))
  GROUP BY l.job_name, l.status, p.channels
 HAVING count(DISTINCT a.id) <> 1
     OR count(DISTINCT (d.alert_id, d.channel, d.reminder)) FILTER (WHERE d.id IS NOT NULL)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.declared import Site, job
+from tests.declared import NEVER, Site, job
 from tests.runs import Beside, alerts, fire, log, runner, starts, statuses
 
 NOON = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
@@ -17,7 +17,8 @@ AT_NOON = "0 12 * * *"
 
 
 def expect(site: Site, at: datetime, name: str = "a") -> None:
-    """Let this be the fire that was not looked at yet."""
+    """Let this be the fire that was not looked at yet; pg_cron itself starts nothing meanwhile."""
+    site.run("UPDATE cron.job SET schedule = %s WHERE jobname = %s", NEVER, name)
     site.run("UPDATE reconciler.job_states SET next_due_at = %s WHERE name = %s", at, name)
 
 
