@@ -67,7 +67,7 @@ SELECT l.job_name, l.status, count(DISTINCT a.id), count(DISTINCT (d.alert_id, d
    AND NOT EXISTS (SELECT FROM reconciler.cron_execution_log n
                     WHERE n.job_name = l.job_name AND n.status = 'succeeded'
                       AND (n.id > l.id OR n.completed_at >= l.completed_at
-                           -- Of runs side by side that end together, the one that is written down last counts.
+                           -- Of runs side by side that end together, the one written down last counts.
                            OR (n.completed_at > l.run_at
                                AND n.completed_at >= l.completed_at - interval '1 second')))
  GROUP BY l.job_name, l.status, p.channels
