@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.conftest import Cli
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 APP = '''
 """The jobs of a shop."""
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 
 @pytest.fixture
 def post(database: Database) -> Iterator[Post]:

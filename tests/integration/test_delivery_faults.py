@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from reconciler.errors import ConnectError
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 
 @pytest.fixture
 def post(database: Database) -> Iterator[Post]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 THEN = "--after=2026-11-21T10:00Z"
 JOBS = """\
 jobs:

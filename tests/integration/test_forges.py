@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import Cli
 
+pytestmark = pytest.mark.one_server
+
 TOKEN = "ghs_not-to-be-seen"
 MARKER = make_marker("production")
 TEXT = f"{MARKER}\n\nfirst\n"

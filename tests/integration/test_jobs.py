@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 OPEN: LiteralString = "SELECT id FROM reconciler.jobs_open ORDER BY id"
 SOON = timedelta(minutes=10)
 

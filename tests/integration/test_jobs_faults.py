@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 MEBIBYTE = 1024 * 1024
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 LOG: LiteralString = (
     "SELECT status, error_sqlstate, error_message FROM reconciler.cron_execution_log ORDER BY id"
 )

@@ -11,6 +11,8 @@ import pytest
 from tests.declared import Site, job, queue
 from tests.integration.test_apply_faults import blocked_apply
 
+pytestmark = pytest.mark.one_server
+
 DUE: LiteralString = "SELECT name, next_due_at FROM reconciler.job_states ORDER BY name"
 
 

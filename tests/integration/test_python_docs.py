@@ -6,14 +6,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from reconciler.database.connect import connect
 from reconciler.database.migrate import migrate_target
 from tests.declared import Site
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.servers import Database
+
+pytestmark = pytest.mark.one_server
 
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -80,20 +80,16 @@ def test_a_retired_thing_can_get_another_name(site: Site) -> None:
     assert site.rows("SELECT count(*) FROM reconciler.definitions WHERE retired_at IS NOT NULL") == [(0,)]
 
 
-@pytest.mark.parametrize(
-    "edit",
-    [
-        "SELECT cron.alter_job(jobid, active := true) FROM cron.job WHERE jobname = 'b'",
-        "SELECT cron.alter_job(jobid, schedule := '1 1 1 1 *') FROM cron.job WHERE jobname = 'b'",
-    ],
-)
-def test_what_stirs_in_its_grace_is_stopped_again(site: Site, edit: LiteralString) -> None:
-    """Switched on or edited by hand it is retired again, keeps its date, and needs no other consent."""
+def test_what_stirs_in_its_grace_is_stopped_again(site: Site) -> None:
+    """Switched on by hand it is retired again, keeps its date, and needs no other consent."""
     site.apply(job("a"), job("b"))
     site.apply(job("a"), allow_deletes=1, **RETIRING)
     entry = site.entry("b")
     until = site.rows("SELECT retired_until FROM reconciler.definitions WHERE name = 'b'")
-    site.run(edit)
+    site.run("SELECT cron.alter_job(jobid, schedule := '1 1 1 1 *') FROM cron.job WHERE jobname = 'b'")
+    assert site.changes(job("a"), **RETIRING) == []  # it stands still, and goes as it is
+    entry["schedule"] = "1 1 1 1 *"
+    site.run("SELECT cron.alter_job(jobid, active := true) FROM cron.job WHERE jobname = 'b'")
     assert site.changes(job("a"), **RETIRING) == [("retire", "b", "drifted")]
     site.apply(job("a"), **RETIRING)
     assert site.entry("b") == entry
@@ -131,7 +127,7 @@ def test_every_kind_can_be_retired_restored_and_deleted(site: Site) -> None:
     site.apply(job("a"), allow_deletes=6, **RETIRING)
     assert site.changes(job("a"), **RETIRING) == []
     site.apply(job("a"), *specs, **RETIRING)
-    assert [row[2] for row in site.everything()["cron.job"]] == [row[2] for row in before]
+    assert sorted(row[2] for row in site.everything()["cron.job"]) == sorted(row[2] for row in before)
     assert site.changes(job("a"), *specs, **RETIRING) == []
     site.apply(job("a"), allow_deletes=6, **RETIRING)
     end_grace(site)

@@ -7,15 +7,17 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from reconciler.api import make_app
 from reconciler.runtime import Handlers, enqueue
 from tests.calling import TOKEN, Client, serve
 from tests.declared import Site
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.servers import Database
+
+pytestmark = pytest.mark.one_server
 
 PAGE = (Path(__file__).parents[2] / "docs" / "run-endpoint.md").read_text()
 

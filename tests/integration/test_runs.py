@@ -23,6 +23,8 @@ from tests.declared import Site, job, once, queue, worker
 from tests.queued import claim_one, complete, fail
 from tests.runs import call, fire, hold, make_due, runner, running
 
+pytestmark = pytest.mark.one_server
+
 
 def runs(site: Site, **options: Any) -> list[Run]:
     """List runs; options are those of `list_runs`."""

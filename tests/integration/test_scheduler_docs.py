@@ -9,10 +9,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.declared import Site
 
 if TYPE_CHECKING:
     from tests.servers import Database
+
+pytestmark = pytest.mark.one_server
 
 PAGE = Path(__file__).parents[2] / "docs" / "scheduler.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -13,6 +13,8 @@ from reconciler.errors import InvalidInputError, RefusedError
 from reconciler.runtime import JobStatus, JobType, Registry, Scheduler, SchedulerJob, TriggerType
 from tests.declared import NEVER, Site, job
 
+pytestmark = pytest.mark.one_server
+
 SOON = datetime(2099, 1, 2, 3, 4, tzinfo=UTC)
 
 

@@ -16,6 +16,8 @@ from tests.declared import LATER, NEVER, Site, after, channel, job, once, queue,
 from tests.queued import claim_one, complete
 from tests.runs import call, fire, hold, running
 
+pytestmark = pytest.mark.one_server
+
 
 def status(site: Site, zone: str = "GMT") -> dict[str, JobStatus]:
     """Read the status of everything, by name."""

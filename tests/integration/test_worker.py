@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 
 @pytest.fixture
 def site(database: Database) -> Site:
@@ -284,7 +286,7 @@ def test_a_running_coroutine_is_cancelled(site: Site, conn: psycopg.Connection) 
         assert began.wait(10)
         assert cancel(conn, job) == "cancelling"
         wait_for_statuses(site, "default", cancelled=1, seconds=15)
-        assert worker.tally.cancelled == 1
+        wait_until(lambda: worker.tally.cancelled == 1, seconds=15, what="the worker counts it")
     assert look(conn, job)["last_error"] == "cancelled by postgres"
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tests.network import Network
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 RUNNING: LiteralString = "SELECT id FROM reconciler.jobs_open WHERE status = 'running' AND queue = 'mail'"
 ENDS: LiteralString = "SELECT handler, status, last_error, result FROM reconciler.jobs_finished ORDER BY id"
 

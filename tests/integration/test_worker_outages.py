@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from reconciler.runtime.handlers import Job
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'reconciler worker'"
 
 

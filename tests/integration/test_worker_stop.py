@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from reconciler.runtime.handlers import Job
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 
 @pytest.fixture
 def site(database: Database) -> Site:
