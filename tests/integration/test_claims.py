@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 LATE = datetime(2001, 1, 1, tzinfo=UTC)
 
 

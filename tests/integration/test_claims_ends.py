@@ -32,6 +32,8 @@ from tests.queued import (
 if TYPE_CHECKING:
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 BACKOFF = {"initial": "10s", "factor": 3, "max": "1m"}
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
+import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from tests.declared import LATER, Site, after, channel, job, once, queue, worker
 if TYPE_CHECKING:
     from reconciler.core.specs import Spec
     from tests.servers import Database
+
+pytestmark = pytest.mark.one_server
 
 NAMES = ["a", "b", "c", "d"]
 SCHEDULES = ["0 0 29 2 *", "1 0 29 2 *", "@monthly"]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from reconciler.core.specs import Spec
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 ON_17 = pytest.mark.parametrize("database", [LIBPQ_KINDS[1]], indirect=True, ids=lambda kind: str(kind.name))
 """Where the extension http is installed."""
 DEFINITION: LiteralString = """

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 TRIGGER: LiteralString = """
 CREATE TABLE public.orders (id int PRIMARY KEY, note text);
 GRANT ALL ON public.orders TO alice;

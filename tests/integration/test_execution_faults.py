@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 LOG: LiteralString = "SELECT status, error_message FROM reconciler.cron_execution_log ORDER BY id"
 LOCKS: LiteralString = (
     "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"

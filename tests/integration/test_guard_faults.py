@@ -17,6 +17,8 @@ from tests.timed import DAY, HOUR, MINUTE, aim, spell_moment
 if TYPE_CHECKING:
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 TAKE: LiteralString = "SELECT reconciler.take_fire('a')"
 FIRED: LiteralString = "SELECT fired_at FROM reconciler.job_states WHERE name = 'a'"
 WAITS: LiteralString = "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted"

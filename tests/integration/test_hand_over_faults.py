@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 CANCEL: LiteralString = "SELECT reconciler.cancel_run(%s)"
 BROKEN: LiteralString = (
     "ALTER TABLE reconciler.job_states ADD CONSTRAINT broken CHECK (last_run_id IS NULL) NOT VALID"

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 DUE: LiteralString = "UPDATE reconciler.jobs SET run_at = clock_timestamp()"
 
 

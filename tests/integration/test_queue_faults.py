@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
     End = Callable[[psycopg.Connection, Claimed], object]
 
+pytestmark = pytest.mark.one_server
+
 
 @pytest.fixture
 def site(database: Database) -> Site:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from tests.queued import Claimed
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 
 @pytest.fixture
 def site(database: Database) -> Site:

@@ -15,6 +15,8 @@ from tests.declared import LATER, Site, once, queue
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.one_server
+
 
 CONFIG = "owner: shop\ntargets: {test: {}, staging: {}}\ndefault_target: test\n"
 SETTINGS: LiteralString = """

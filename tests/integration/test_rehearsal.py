@@ -16,6 +16,8 @@ from tests.declared import Site
 if TYPE_CHECKING:
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 MINUTE = timedelta(minutes=1)
 
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 HELD_BY: dict[str, list[str]] = {
     "nothing": [],
     "retries": ["retry"],

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tests.conftest import Cli
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 ON_17 = pytest.mark.parametrize("database", [LIBPQ_KINDS[1]], indirect=True, ids=lambda kind: str(kind.name))
 """Where the extension http is installed."""
 
