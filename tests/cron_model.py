@@ -161,14 +161,17 @@ class Model:
             source = before if kept else self.find(entry.name, entry.username)
             assert source is not None
             entry = replace(entry, jobid=source.jobid)
-        until = None
+        until, is_intact = None, True
         if change.action == "retire":
+            # The document is not written, and stays as it was edited by hand.
             assert self.now is not None
             until = change.retired_until or self.now + self.grace
+            is_intact = self.definitions[change.name].intact
         self.definitions[change.name] = make_definition(
             change.name,
             kind=change.kind,
             owner=owner,
+            intact=is_intact,
             retired_until=until,
             document=change.after.document,
             entry=entry,
