@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -369,7 +370,13 @@ def _worlds(draw: st.DrawFn) -> World:
 
 
 # Shrinking takes minutes here: take it back to look into a failure.
-@settings(max_examples=1000, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+# The same thousand each time; script/soak draws others.
+@settings(
+    max_examples=1000,
+    deadline=None,
+    derandomize="RECONCILER_HISTORIES" not in os.environ,
+    phases=(Phase.explicit, Phase.generate),
+)
 @given(_worlds(), st.lists(EVENTS, min_size=6, max_size=16))
 def test_any_history_converges(world: World, history: list[Event]) -> None:
     """Each apply ends as declared and shows what it takes away; each rollback ends as it was then."""
