@@ -165,7 +165,7 @@ def _retire(
     still = None
     if entry is not None:
         # As it stands: what is about to go need not be put right first.
-        still = replace(entry, name=definition.name, active=False)
+        still = replace(entry, active=False)
     before = Snapshot(document=definition.document, entry=entry)
     after = Snapshot(document=definition.document, entry=still)
     fields = [*diff_snapshots(before, after)]

@@ -262,7 +262,9 @@ def _list_retirements(retired: Sequence[Change], replaced: Collection[int]) -> I
     standing = [change for change in retired if change.after is not None and change.after.entry is not None]
     if standing:
         names = [change.name for change in standing]
-        yield "put_entries", {"names": names, **_make_entry_arrays(standing, replaced)}
+        jobnames = [change.after.entry.name for change in standing if change.after and change.after.entry]
+        arrays = {"names": names, "jobnames": jobnames, **_make_entry_arrays(standing, replaced)}
+        yield "put_entries", arrays
 
 
 def _make_definition_arrays(changes: Sequence[Change]) -> dict[str, list[Any]]:

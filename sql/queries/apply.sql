@@ -148,10 +148,10 @@ UPDATE reconciler.definitions d
 UPDATE reconciler.definitions d
    SET jobid = coalesce(t.jobid, j.jobid), schedule = t.schedule, command = t.command, database = t.database,
        username = t.username, active = t.active
-  FROM unnest(%(names)b::text[], %(jobids)s::bigint[], %(schedules)b::text[], %(commands)b::text[],
-              %(databases)b::text[], %(usernames)b::text[], %(actives)b::boolean[])
-       AS t (name, jobid, schedule, command, database, username, active)
-  LEFT JOIN cron.job j ON t.jobid IS NULL AND j.jobname = t.name AND j.username = t.username
+  FROM unnest(%(names)b::text[], %(jobnames)b::text[], %(jobids)s::bigint[], %(schedules)b::text[],
+              %(commands)b::text[], %(databases)b::text[], %(usernames)b::text[], %(actives)b::boolean[])
+       AS t (name, jobname, jobid, schedule, command, database, username, active)
+  LEFT JOIN cron.job j ON t.jobid IS NULL AND j.jobname = t.jobname AND j.username = t.username
  WHERE d.name = t.name;
 
 -- name: clear_rows
