@@ -49,6 +49,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 EXAMPLES = int(os.environ.get("RECONCILER_HISTORIES", "20"))
 OURS: LiteralString = "SELECT name, jobid FROM reconciler.definitions WHERE owner = 'shop'"
 JOBIDS: LiteralString = "SELECT jobid FROM cron.job"
+EDITED: LiteralString = (
+    "SELECT name FROM reconciler.definitions"
+    " WHERE digest <> encode(sha256(convert_to(spec::text, 'UTF8')), 'hex')"
+)
 STANDING: LiteralString = (
     "SELECT name FROM reconciler.definitions WHERE owner = 'shop' AND retired_until IS NULL"
 )
@@ -102,7 +106,7 @@ class History:
         options: Of each request.
         files: What is declared, by name.
         states: What the owner had after each of its revisions.
-        unsaid: Names whose definitions were deleted by hand, which no revision tells of: they come back.
+        unsaid: Names whose definitions were deleted or edited by hand, which no revision tells of.
     """
 
     site: Site
@@ -215,6 +219,7 @@ class History:
                 assert [row for row in state if row[0] not in kept] == [
                     row for row in then if row[0] not in kept
                 ]
+            self.unsaid |= {name for (name,) in self.rows(EDITED)}
             self.states[applied.revision] = state
         return True
 

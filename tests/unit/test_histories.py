@@ -84,7 +84,7 @@ class World:
         revisions: What was applied.
         shapes: What we had after each of ours.
         retired: What a plan said would be taken away.
-        unsaid: Names whose definitions were deleted by hand, which no revision tells of: they come back.
+        unsaid: Names whose definitions were deleted or edited by hand, which no revision tells of.
     """
 
     model: Model
@@ -148,6 +148,8 @@ class World:
             number = len(self.revisions) + 1
             self.revisions.append(Revision(id=number, owner=owner, changes=steps.changes))
             if owner == OWNER:
+                # What was edited by hand and let alone stands in no revision.
+                self.unsaid |= {key for key, one in self.model.definitions.items() if not one.intact}
                 self.shapes[number] = self.read_shape()
         return plan, True
 
