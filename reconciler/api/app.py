@@ -81,7 +81,7 @@ def make_app(
         await endpoint.aclose(grace=grace)
 
     app = Starlette(
-        routes=_make_routes(endpoint, prefix.rstrip("/")),
+        routes=make_run_routes(endpoint, prefix.rstrip("/")),
         lifespan=live,
         exception_handlers={404: _answer_unknown_path},
     )
@@ -101,7 +101,14 @@ class _Path:
         await _make_response(answer)(scope, receive, send)
 
 
-def _make_routes(endpoint: RunEndpoint, prefix: str) -> list[Route]:
+def make_run_routes(endpoint: RunEndpoint, prefix: str) -> list[Route]:
+    """Make the routes of the run endpoint, the narrowest first.
+
+    Args:
+        endpoint: What answers.
+        prefix: What their paths begin with.
+    """
+
     async def run(request: Request) -> Answer:
         return await endpoint.answer_run(_make_call(request))
 

@@ -74,7 +74,7 @@ def connect(dsn: str) -> Iterator[psycopg.Connection]:
     try:
         conn = psycopg.connect(dsn, autocommit=True, application_name="reconciler", **options)  # type: ignore[arg-type] # connect_timeout is an int
     except psycopg.Error as error:
-        raise _translate_connect(error, where) from error
+        raise translate_connect(error, where) from error
     try:
         yield conn
     except psycopg.Error as error:
@@ -137,7 +137,16 @@ def find_refusal(error: psycopg.Error) -> RefusedError | None:
     return RefusedError(diag.message_primary or str(error), remedy=diag.message_hint or "")
 
 
-def _translate_connect(error: psycopg.Error, where: str) -> ConnectError:
+def translate_connect(error: psycopg.Error, where: str) -> ConnectError:
+    """Turn an error of connecting into ours.
+
+    Args:
+        error: From psycopg.
+        where: The target, as described to people.
+
+    Returns:
+        The error to raise in its place.
+    """
     text = str(error).strip()
     lowered = text.lower()
     if "password" in lowered or "authentication" in lowered or "pg_hba" in lowered:

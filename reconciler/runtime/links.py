@@ -65,11 +65,12 @@ _TOO_OLD: Final = (
 )
 
 
-def complete_dsn(dsn: str) -> str:
+def complete_dsn(dsn: str, **others: str | int) -> str:
     """Add what a worker's connections need to a connection string, unless it says otherwise.
 
     Args:
         dsn: A libpq connection string or URL.
+        **others: What is to be in the place of a worker's usual settings.
 
     Returns:
         The same with limits on how long a silent network is believed in.
@@ -79,7 +80,8 @@ def complete_dsn(dsn: str) -> str:
     """
     describe_dsn(dsn)
     given = conninfo_to_dict(dsn)
-    return make_conninfo(dsn, **{key: value for key, value in _USUAL.items() if key not in given})
+    usual = {**_USUAL, **others}
+    return make_conninfo(dsn, **{key: value for key, value in usual.items() if key not in given})
 
 
 class Outages:

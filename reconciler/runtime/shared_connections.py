@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
+    from psycopg import BaseConnection
+
 
 @runtime_checkable
 class Connections(Protocol):
@@ -126,7 +128,7 @@ class SharedConnections:
     async def _find_idle(self) -> AsyncConnection[Any] | None:
         while self._idle:
             conn = self._idle.pop()
-            if not _has_news(conn):
+            if not has_news(conn):
                 return conn
             await conn.close()
         return None
@@ -142,8 +144,12 @@ class SharedConnections:
             ) from error
 
 
-def _has_news(conn: AsyncConnection[Any]) -> bool:
-    """Tell whether something came in on a connection that nobody used: most often, that it is over."""
+def has_news(conn: BaseConnection[Any]) -> bool:
+    """Tell whether something came in on a connection that nobody used: most often, that it is over.
+
+    Args:
+        conn: Idle.
+    """
     if conn.closed:
         return True
     poll = select.poll()

@@ -1,0 +1,88 @@
+"""What every request of the service works with: connections, spec files, tokens, limits and the clock.
+
+Decides nothing; made once, by `reconciler.api.service`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Final, Protocol
+
+from fastapi import Depends, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from reconciler.core.config import Config, Target
+    from reconciler.core.specs import Spec
+    from reconciler.database.statements import Request as PlanRequest
+    from reconciler.runtime.thread_connections import ThreadConnections
+
+OWNER: Final = "api"
+"""The owner of jobs that were made through the service."""
+
+
+class SpecFiles(Protocol):
+    """The spec files that the service knows, read anew when they changed."""
+
+    def load(self) -> tuple[Config, Target, Sequence[Spec]]:
+        """Load configuration, target and specs as the files are now."""
+        ...
+
+    def make_request(self) -> PlanRequest:
+        """Make the request of a plan, as the command line does."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one caller may ask of the service.
+
+    Attributes:
+        max_body: Bytes of a body at the most.
+        rate: Requests a second that one token, or one address without a token, may send on average.
+        burst: How many it may send at once.
+        page: Items of a page, where the caller does not say.
+        max_page: Items of a page at the most.
+    """
+
+    max_body: int = 1024 * 1024
+    rate: float = 1000.0
+    burst: int = 2000
+    page: int = 50
+    max_page: int = 500
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What every request works with.
+
+    Attributes:
+        connections: To the target.
+        target: Its name; "" where the service knows no configuration.
+        files: The spec files; None where the service knows none.
+        limits: What one caller may ask for.
+        allowed_hosts: Hosts that jobs made through the service may call although their addresses are private.
+        now: The clock.
+    """
+
+    connections: ThreadConnections
+    target: str = ""
+    files: SpecFiles | None = None
+    limits: Limits = field(default_factory=Limits)
+    allowed_hosts: frozenset[str] = frozenset()
+    now: Callable[[], datetime] = _now
+
+
+def find_service(request: Request) -> Service:
+    """Find what the application of a request was made with."""
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(find_service)]

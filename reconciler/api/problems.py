@@ -1,0 +1,120 @@
+"""Errors as problem details (RFC 9457): of ours, of the framework, and those that nobody foresaw."""
+
+from __future__ import annotations
+
+import json
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from reconciler.core.endpoint_requests import Problem
+from reconciler.errors import ApplyLockError, ReconcilerError, RefusedError, StalePlanError
+from reconciler.runtime.endpoint_answers import make_problem, render_cause
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_log: Final = logging.getLogger("reconciler.service")
+_MOST: Final = 20
+"""Problems of one request that are told."""
+
+
+class ProblemError(Exception):
+    """A request cannot be answered as asked; raised by routes, and answered as a problem.
+
+    Attributes:
+        problem: What is answered.
+    """
+
+    def __init__(
+        self, status: int, detail: str, remedy: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.problem = Problem(status=status, detail=detail, remedy=remedy, headers=headers or {})
+
+
+def make_response(problem: Problem) -> Response:
+    """Make the response of a problem.
+
+    Args:
+        problem: What is answered.
+
+    Returns:
+        A response of the type `application/problem+json`.
+    """
+    document = {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "remedy": problem.remedy,
+    }
+    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return Response(
+        body,
+        status_code=problem.status,
+        headers={"Content-Type": "application/problem+json", "Cache-Control": "no-store", **problem.headers},
+    )
+
+
+def explain(error: ReconcilerError) -> Problem:
+    """Explain an error of ours to who sent the request; where the database is, is not told.
+
+    Args:
+        error: Of ours.
+
+    Returns:
+        What is answered: 409 for what a protection, another owner or another apply forbids.
+    """
+    if isinstance(error, RefusedError | StalePlanError | ApplyLockError):
+        return Problem(status=409, detail=error.message, remedy=error.remedy)
+    return make_problem(error)
+
+
+def handle_problems(app: FastAPI) -> None:
+    """Let an application answer every error as a problem.
+
+    Args:
+        app: Where the handlers are added.
+    """
+
+    @app.exception_handler(ProblemError)
+    async def answer_problem(_: Request, error: ProblemError) -> Response:
+        return make_response(error.problem)
+
+    @app.exception_handler(ReconcilerError)
+    async def answer_ours(_: Request, error: ReconcilerError) -> Response:
+        problem = explain(error)
+        if problem.status >= 500:
+            _log.error("%s", render_cause(error))
+        return make_response(problem)
+
+    @app.exception_handler(RequestValidationError)
+    async def answer_invalid(_: Request, error: RequestValidationError) -> Response:
+        found = [
+            f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()[:_MOST]
+        ]
+        remedy = "send another value; /api/v1/openapi.json says what is expected"
+        return make_response(Problem(status=422, detail="; ".join(found), remedy=remedy))
+
+    @app.exception_handler(HTTPException)
+    async def answer_http(request: Request, error: HTTPException) -> Response:
+        detail, remedy = str(error.detail), "see /api/v1/openapi.json"
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            detail = f"there is nothing at {request.url.path[:200]}"
+        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            detail = f"{request.url.path[:200]} knows no {request.method[:20]}"
+        headers = dict(error.headers or {})
+        return make_response(Problem(status=error.status_code, detail=detail, remedy=remedy, headers=headers))
+
+    @app.exception_handler(Exception)
+    async def answer_unforeseen(_: Request, error: Exception) -> Response:
+        _log.error("a request failed", exc_info=error)
+        return make_response(
+            Problem(status=500, detail="this is a fault of the service", remedy="see the log of this process")
+        )

@@ -1,0 +1,104 @@
+"""The service: one ASGI application with the REST API, the run endpoint, the dashboard and the metrics.
+
+Puts the parts together and decides nothing; `reconciler serve` serves it, another application may mount it.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from reconciler import __version__
+from reconciler.errors import ConfigError
+
+try:
+    from fastapi import FastAPI
+except ImportError as error:
+    raise ConfigError(
+        f"the package {error.name} is not installed", remedy='pip install "reconciler[serve]"'
+    ) from None
+
+from . import (
+    alerts_routes,
+    cron_routes,
+    health_routes,
+    jobs_routes,
+    metrics_routes,
+    plans_routes,
+    queues_routes,
+    revisions_routes,
+    runs_routes,
+    scheduler_routes,
+)
+from .app import make_run_routes
+from .pages import page_routes
+from .problems import handle_problems
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from reconciler.runtime.run_endpoint import RunEndpoint
+
+    from .context import Service
+
+_ROUTERS: Final = (
+    cron_routes.router,
+    scheduler_routes.router,
+    jobs_routes.router,
+    runs_routes.router,
+    queues_routes.router,
+    revisions_routes.router,
+    alerts_routes.router,
+    plans_routes.router,
+    health_routes.router,
+    metrics_routes.router,
+    page_routes.router,
+)
+
+
+def make_service_app(
+    service: Service, *, endpoint: RunEndpoint | None = None, grace: float = 25.0
+) -> FastAPI:
+    """Make the ASGI application of the service.
+
+    At the end of its lifespan it sees the jobs that run to their end and closes its connections; an
+    application that mounts it calls `app.state.aclose()` at its own end.
+
+    Args:
+        service: What requests work with.
+        endpoint: The run endpoint; None where no handlers are here.
+        grace: Seconds that jobs which run get at the end, before they are interrupted and given back.
+
+    Returns:
+        The application.
+    """
+
+    async def aclose() -> None:
+        if endpoint is not None:
+            await endpoint.aclose(grace=grace)
+        service.connections.close()
+
+    @asynccontextmanager
+    async def live(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await aclose()
+
+    app = FastAPI(
+        title="reconciler",
+        version=__version__,
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=live,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    app.state.endpoint = endpoint
+    app.state.aclose = aclose
+    handle_problems(app)
+    if endpoint is not None:
+        # Only the call that does jobs: putting and reading them is the API's, with its scopes.
+        app.router.routes.append(make_run_routes(endpoint, "/api")[0])
+    for router in _ROUTERS:
+        app.include_router(router)
+    return app
