@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.cli import exits
+from reconciler.cli.asking import ask, yes_option
 from reconciler.cli.fleets import Choice, fleet_options
 from reconciler.cli.planning import make_request, refuse_problems, show_plan
 from reconciler.cli.selecting import load_paths, make_selection, selection_options
@@ -68,7 +68,7 @@ emergency_option = click.option(
 @click.argument("plan_path", metavar="[PLAN]", required=False)
 @fleet_options(changes=True)
 @selection_options
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@yes_option
 @click.option("--adopt", multiple=True, metavar="NAME", help="Take over an entry that nobody declared.")
 @consent_option
 @emergency_option
@@ -217,8 +217,7 @@ def carry_out(
         RefusedError: A limit, a protection or another owner forbids it.
         ReconcilerError: As `apply_target`.
     """
-    from reconciler.database.apply import apply_target, require_consent
-    from reconciler.database.launcher import remind_launcher
+    from reconciler.database.apply import require_consent
 
     require_consent(planned.plan, request.target.policy, allow_deletes=allow_deletes)
     is_pending = bool(planned.plan.changes or planned.plan.migrations)
@@ -226,12 +225,42 @@ def carry_out(
     if is_pending or request.secrets or planned.is_upgraded:
         if is_pending and confirm is not None:
             confirm(request.target.name)
-        applied = apply_target(
-            conn, request, expected=planned.fingerprints(), allow_deletes=allow_deletes, shown=planned
-        )
-        report(applied)
-        if applied.migrations and applied.revision is not None:
-            remind_launcher(conn, planned.observed.facts.rights, sleep=time.sleep)
+        apply_planned(conn, planned, request, allow_deletes=allow_deletes, report=report)
+
+
+def apply_planned(
+    conn: psycopg.Connection,
+    planned: Planned,
+    request: Request,
+    *,
+    report: Callable[[Applied], object],
+    allow_deletes: int | str | None = None,
+) -> Applied:
+    """Apply exactly a plan; where that made the schema, see to it that pg_cron hears of what was scheduled.
+
+    Args:
+        conn: To the target.
+        planned: The plan.
+        request: What it was made of.
+        report: Hears of what was done, as soon as it is.
+        allow_deletes: The consent to its deletions, as a number or a code; None for none.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ReconcilerError: As `apply_target`.
+    """
+    from reconciler.database.apply import apply_target
+    from reconciler.database.launcher import remind_launcher
+
+    applied = apply_target(
+        conn, request, expected=planned.fingerprints(), allow_deletes=allow_deletes, shown=planned
+    )
+    report(applied)
+    if applied.migrations and applied.revision is not None:
+        remind_launcher(conn, planned.observed.facts.rights, sleep=time.sleep)
+    return applied
 
 
 def _require_same_place(saved: SavedPlan, request: Request) -> None:
@@ -259,9 +288,7 @@ def _require_exact(saved: SavedPlan, planned: Planned) -> None:
 
 
 def _confirm(target: str) -> None:
-    if not sys.stdin.isatty():
-        raise click.UsageError("there is no terminal to ask on; give --yes to apply without asking")
-    click.confirm(f"Apply this to {target}?", abort=True)
+    ask(f"Apply this to {target}?", otherwise="apply without asking")
 
 
 def _report(applied: Applied) -> None:

@@ -9,6 +9,7 @@ import click
 
 from reconciler.cli.planning import refuse_problems
 from reconciler.core.drift import compare_drift, describe_drift, find_drift
+from reconciler.core.names import list_some
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -151,7 +152,7 @@ class DriftWatch:
 
 def _describe_news(news: DriftNews, plan: Plan) -> str:
     parts = [
-        f"{what}: {', '.join(names[:8])}" + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        f"{what}: {list_some(names, 8)}"
         for what, names in (
             ("drift appeared", [change.name for change in news.appeared]),
             ("drift changed", [change.name for change in news.changed]),

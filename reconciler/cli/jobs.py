@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from reconciler.cli import exits
+from reconciler.cli.asking import ask
 from reconciler.cli.parameters import read_duration
 from reconciler.cli.session import open_session, target_options
 
@@ -154,9 +154,7 @@ def cancel(
 
     wanted = len(set(job_ids))
     if wanted > _MANY and not yes:
-        if not sys.stdin.isatty():
-            raise click.UsageError("there is no terminal to ask on; give --yes to cancel several jobs")
-        click.confirm(f"Cancel these {wanted} jobs?", abort=True)
+        ask(f"Cancel these {wanted} jobs?", otherwise="cancel several jobs")
     session = open_session(config_path, target_name, dsn)
     with session.connect() as conn:
         for job_id, status in _do_all(conn, job_ids, cancel_job):

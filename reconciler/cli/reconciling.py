@@ -15,6 +15,7 @@ from reconciler.cli import exits
 from reconciler.cli.planning import find_actor, make_request, refuse_problems
 from reconciler.cli.session import Session, open_session, target_options
 from reconciler.cli.watching import Journal, Stop, connect_warily, keep_on, read_interval
+from reconciler.core.names import list_some
 from reconciler.errors import ReconcilerError, RefusedError
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Rounds:
                 require_consent(plan, request.target.policy, allow_deletes=None)
                 if _is_pending(plan):
                     self._wait_until_settled(session, request)
-                elif not request.secrets:
+                elif not (request.secrets or planned.is_upgraded):
                     return self._tell_rest(plan)
                 return self._apply(conn, planned, request)
             except RefusedError as error:
@@ -141,14 +142,10 @@ class Rounds:
             raise ReconcilerError("the files changed while they were read", remedy="nothing was applied yet")
 
     def _apply(self, conn: psycopg.Connection, planned: Planned, request: Request) -> int:
-        from reconciler.database.apply import apply_target
-        from reconciler.database.launcher import remind_launcher
+        from reconciler.cli.applying import apply_planned
 
         with nullcontext() if self.stop is None else self.stop.shielded():
-            applied = apply_target(conn, request, expected=planned.fingerprints(), shown=planned)
-            self._tell_applied(applied)
-            if applied.migrations and applied.revision is not None:
-                remind_launcher(conn, planned.observed.facts.rights, sleep=time.sleep)
+            applied = apply_planned(conn, planned, request, report=self._tell_applied)
         return self._tell_rest(applied.plan, did=applied.revision is not None or bool(applied.secrets))
 
     def _tell_applied(self, applied: Applied) -> None:
@@ -181,7 +178,7 @@ class Rounds:
     def _tell_rest(self, plan: Plan, *, did: bool = False) -> int:
         """Tell how the target stands after a round."""
         if beyond := [change.name for change in plan.beyond_rights]:
-            text = f"not done, for lack of rights: {_join(beyond)}"
+            text = f"not done, for lack of rights: {list_some(beyond, _NAMES)}"
             self.journal.tell_standing(("rights", tuple(beyond)), "held", text, is_bad=True, names=beyond)
             return exits.ERROR
         text = f"{plan.resources} resources are as declared"
@@ -226,10 +223,5 @@ def _count(changes: list[Any]) -> str:
     parts = []
     for action in dict.fromkeys(change.action for change in changes):
         names = [change.name for change in changes if change.action == action]
-        parts.append(f"{action} {_join(names)}")
+        parts.append(f"{action} {list_some(names, _NAMES)}")
     return ", ".join(parts)
-
-
-def _join(names: list[str]) -> str:
-    more = len(names) - _NAMES
-    return ", ".join(names[:_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -9,6 +9,7 @@ import click
 
 from reconciler.cli import exits
 from reconciler.cli.applying import apply_shown, emergency_option
+from reconciler.cli.asking import dry_run_option, yes_option
 from reconciler.cli.planning import find_actor, show_plan
 from reconciler.cli.session import open_session, target_options
 from reconciler.core.names import SQL_OWNER, is_name
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @target_options
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Only show the plan.")
+@yes_option
+@dry_run_option
 @emergency_option
 def release(
     names: tuple[str, ...],
@@ -54,8 +55,8 @@ def _check_owner(_ctx: click.Context, _param: click.Parameter, value: str) -> st
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--to", "to", metavar="OWNER", required=True, callback=_check_owner, help="Who has them then.")
 @target_options
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Only show the plan.")
+@yes_option
+@dry_run_option
 @emergency_option
 def transfer(
     names: tuple[str, ...],

@@ -9,6 +9,7 @@ import click
 
 from reconciler.cli.render_text import clean
 from reconciler.cli.times import render_local
+from reconciler.core.names import list_some
 from reconciler.core.times.heat import find_level, find_levels
 from reconciler.core.times.herd_times import DAYS
 from reconciler.core.times.herds import render_spreads
@@ -119,8 +120,7 @@ def name_some(names: Sequence[str], room: int = 80) -> str:
         For instance `a, b and 3 more`; five names at the most.
     """
     for count in range(min(len(names), _NAMES), 0, -1):
-        more = len(names) - count
-        text = ", ".join(names[:count]) + (f" and {more} more" if more else "")
+        text = list_some(names, count)
         if len(text) <= room:
             break
     return text

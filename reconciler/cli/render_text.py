@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reconciler.cli.render_change_times import list_lines, list_warnings
+from reconciler.core.names import list_some
 from reconciler.core.retirement import render_instant
 
 if TYPE_CHECKING:
@@ -154,9 +155,7 @@ def list_names(names: tuple[str, ...]) -> str:
     Returns:
         For instance `a, b and 3 more`.
     """
-    shown = clean(", ".join(names[:_NAMES_SHOWN]))
-    rest = len(names) - _NAMES_SHOWN
-    return f"{shown} and {rest} more" if rest > 0 else shown
+    return clean(list_some(names, _NAMES_SHOWN))
 
 
 def render_change(change: Change, times: ChangeTimes | None) -> Iterator[str]:

@@ -9,6 +9,7 @@ import click
 
 from reconciler.cli import exits
 from reconciler.cli.applying import apply_shown, emergency_option
+from reconciler.cli.asking import dry_run_option, yes_option
 from reconciler.cli.planning import FORMATS
 from reconciler.cli.rolling_back import make_past_request, show_past_plan
 from reconciler.cli.session import open_session, target_options
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @target_options
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Only show the plan.")
+@yes_option
+@dry_run_option
 @click.option(
     "--format",
     "form",

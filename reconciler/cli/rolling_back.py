@@ -8,6 +8,7 @@ import click
 
 from reconciler.cli import exits
 from reconciler.cli.applying import apply_shown, consent_option, emergency_option
+from reconciler.cli.asking import dry_run_option, yes_option
 from reconciler.cli.planning import FORMATS, find_actor, show_plan
 from reconciler.cli.session import open_session, target_options
 from reconciler.errors import RefusedError
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("number", metavar="REV", type=click.IntRange(min=1))
 @target_options
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Only show the plan.")
+@yes_option
+@dry_run_option
 @click.option(
     "--format",
     "form",

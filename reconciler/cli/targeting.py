@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from datetime import UTC
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.cli import exits
+from reconciler.cli.asking import ask, yes_option
 from reconciler.cli.session import open_session, target_options
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def show(config_path: Path | None, target_name: str | None, dsn: str | None, as_
 
 @target.command()
 @target_options
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@yes_option
 @click.option("--drop-alerts", is_flag=True, help="Do not send the messages that wait to be sent.")
 def claim(
     config_path: Path | None, target_name: str | None, dsn: str | None, yes: bool, drop_alerts: bool
@@ -81,9 +81,7 @@ def claim(
         is_copy = identity is not None and identity.state == "copy"
         click.echo(_render_waiting(count_waiting(conn), is_copy=is_copy, drops=drop_alerts))
         if not yes:
-            if not sys.stdin.isatty():
-                raise click.UsageError("there is no terminal to ask on; give --yes to claim without asking")
-            click.confirm(f"Claim this database as {name}?", abort=True)
+            ask(f"Claim this database as {name}?", otherwise="claim without asking")
         dropped = claim_target(conn, owner=owner, target=name, drop_alerts=drop_alerts)
     click.echo(click.style(f"Claimed as {name}.", fg="green", bold=True))
     if dropped:

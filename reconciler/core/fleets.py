@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from reconciler.core.canonical import digest, render_canonical
-from reconciler.core.names import find_nearest
+from reconciler.core.names import find_nearest, list_some
 from reconciler.core.policies import fits_text
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def choose_targets(patterns: Sequence[str], names: Iterable[str]) -> tuple[str, 
         fitting = [name for name in known if fits_text(pattern, name)]
         if not fitting:
             nearest = find_nearest(pattern.replace("*", ""), known)
-            near = f"did you mean {nearest!r}?" if nearest else f"known are {_list_some(known)}"
+            near = f"did you mean {nearest!r}?" if nearest else f"known are {list_some(known, 8)}"
             raise ValueError(f"no target fits {pattern!r}; {near}")
         chosen.update(fitting)
     return tuple(sorted(chosen))
@@ -200,8 +200,3 @@ def _list_field(field: FieldChange, own: Mapping[str, str]) -> list[object]:
     mine = own.get(field.path.removeprefix("entry."))
     sides = (None if mine is not None and side == mine else side for side in (field.before, field.after))
     return [field.path, *sides]
-
-
-def _list_some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:8])
-    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 NAME_LIMIT = 63
 """Bytes of a name. pg_cron 1.3 and 1.4 cut longer ones silently, so that two can collide."""
@@ -32,6 +32,20 @@ def is_name(text: str) -> bool:
         letter or digit.
     """
     return len(text) <= NAME_LIMIT and _NAME.fullmatch(text) is not None
+
+
+def list_some(names: Sequence[str], most: int) -> str:
+    """List the first of many names, and count the rest.
+
+    Args:
+        names: Any number.
+        most: How many are named.
+
+    Returns:
+        For instance `a, b and 3 more`.
+    """
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def find_nearest(word: str, words: Iterable[str]) -> str:

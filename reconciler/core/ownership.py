@@ -20,6 +20,8 @@ from reconciler.core.steps import find_obstacles
 from reconciler.core.times.timings import make_entry_timing
 from reconciler.errors import ReconcilerError, RefusedError
 
+from .retirement import find_protection
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -223,10 +225,7 @@ def _find_release_obstacle(
         )
         return _refuse(f"{what} cannot be released: {why}", _REMOVE)
     if definition.protect:
-        return _refuse(
-            f"{what} is protected",
-            f"declare it again with protect: false ({definition.source}), apply, and then remove it",
-        )
+        return find_protection(definition)
     declared = json.loads(definition.document)
     for key, why in (
         ("once", "it runs once, by its definition and without an entry"),

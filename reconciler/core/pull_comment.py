@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from reconciler.core.changes import ACTIONS
 from reconciler.core.comment_times import list_lines, list_warnings
 from reconciler.core.markdown import fence, fold, measure, prose, reveal, shorten, span
+from reconciler.core.names import list_some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -311,6 +312,4 @@ def _count(lines: int) -> str:
 
 
 def _list_names(names: Sequence[str]) -> str:
-    more = len(names) - _NAMES
-    shown = ", ".join(span(name, 80) for name in names[:_NAMES])
-    return f"{shown} and {more} more" if more > 0 else shown
+    return list_some([span(name, 80) for name in names], _NAMES)

@@ -15,7 +15,7 @@ from reconciler.core.changes import Change, FieldChange, Obstacle, Snapshot
 from reconciler.core.durations import render_duration
 from reconciler.core.fields import diff_fields, diff_snapshots
 from reconciler.core.matching import find_renames
-from reconciler.core.names import OWN_PREFIX
+from reconciler.core.names import OWN_PREFIX, list_some
 from reconciler.core.specs import KINDS
 from reconciler.core.state import Notice
 
@@ -185,7 +185,7 @@ def _retire(
         source=definition.source,
         once=definition.kind == "job" and "once" in json.loads(definition.document),
         protect=definition.protect,
-        obstacle=_find_protection(definition),
+        obstacle=find_protection(definition),
         retired_until=definition.retired_until,
     )
 
@@ -200,12 +200,20 @@ def _delete(definition: Definition, entry: Entry | None) -> Change:
         after=None,
         source=definition.source,
         protect=definition.protect,
-        obstacle=_find_protection(definition),
+        obstacle=find_protection(definition),
         retired_until=definition.retired_until,
     )
 
 
-def _find_protection(definition: Definition) -> Obstacle | None:
+def find_protection(definition: Definition) -> Obstacle | None:
+    """Find what keeps a definition that nobody declares any more.
+
+    Args:
+        definition: As last applied.
+
+    Returns:
+        The obstacle of a protected one; None for the others.
+    """
     if not definition.protect:
         return None
     return Obstacle(
@@ -230,9 +238,7 @@ def _find_kept_queues(
         if load is not None and (load.waiting or load.running):
             reasons.append(_describe_load(load))
         if name in users:
-            more = len(users[name]) - _SHOWN
-            shown = ", ".join(users[name][:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-            reasons.append(f"other owners refer to it ({shown})")
+            reasons.append(f"other owners refer to it ({list_some(users[name], _SHOWN)})")
         if reasons:
             kept[name] = "; ".join(reasons)
     return kept

@@ -7,6 +7,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 from reconciler.core.canonical import digest, render_canonical
+from reconciler.core.names import list_some
 from reconciler.core.plan import Fingerprints
 from reconciler.core.selection import Selection, read_selection
 
@@ -180,8 +181,7 @@ def _list_differences(saved: SavedPlan, plan: Plan) -> Iterator[str]:
             for side in ("before", "after", "renamed_from")
             for path in _compare(side, then[side], now[key][side])
         ]:
-            more = f" and {len(paths) - _PATHS} more" if len(paths) > _PATHS else ""
-            yield f"{then['action']} {name}: not as reviewed in {', '.join(paths[:_PATHS])}{more}"
+            yield f"{then['action']} {name}: not as reviewed in {list_some(paths, _PATHS)}"
 
 
 def _view(change: Change) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from reconciler.core.changes import Change, Obstacle
-from reconciler.core.names import OWN_PREFIX, find_nearest
+from reconciler.core.names import OWN_PREFIX, find_nearest, list_some
 from reconciler.core.policies import fits_text
 from reconciler.core.state import DesiredState, Notice
 from reconciler.errors import ReconcilerError
@@ -184,9 +184,8 @@ def refuse_loose(
             {name for kind, name in _list_needed(change) if _is_absent(kind, name, absent, observed)}
         )
         if loose and change.obstacle is None:
-            why = (
-                f"{change.kind} {change.name} refers to {_list_names(loose)}, which the target does not have"
-            )
+            missing = list_some(loose, _SHOWN)
+            why = f"{change.kind} {change.name} refers to {missing}, which the target does not have"
             marked.append(replace(change, obstacle=Obstacle(kind="refused", why=why, remedy=remedy)))
         else:
             marked.append(change)
@@ -233,13 +232,8 @@ def _is_in(place: Place, path: str) -> bool:
 def _make_error(what: str, wanted: str, known: Iterator[str]) -> ReconcilerError:
     words = sorted(set(known))
     nearest = find_nearest(wanted, words)
-    remedy = f"did you mean {nearest}?" if nearest else f"there are {_list_names(words) or 'none'}"
+    remedy = f"did you mean {nearest}?" if nearest else f"there are {list_some(words, _SHOWN) or 'none'}"
     return ReconcilerError(f"{what} fits nothing that is declared for this target", remedy=remedy)
-
-
-def _list_names(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def list_references(document: str) -> Iterator[tuple[Kind, str]]:

@@ -160,6 +160,14 @@ def test_reconcile_applies_what_is_to_do_and_then_is_silent(project: Project, to
     assert told() == ["nothing to change: 2 resources are as declared"]
 
 
+def test_reconcile_records_the_database_anew_after_pg_upgrade(project: Project) -> None:
+    """A round that has nothing else to do is enough, as an apply is."""
+    project.rounds().turn()
+    project.run("UPDATE reconciler.identity SET system_identifier = 1, server_major = 1")
+    assert project.rounds().turn() == 0
+    assert project.rows("SELECT server_major > 1 FROM reconciler.identity") == [(True,)]
+
+
 @pytest.mark.parametrize(("prune", "code"), [("auto", 0), ("confirm", 4), ("never", 0)])
 def test_reconcile_deletes_under_prune_auto_alone(
     project: Project, told: Told, prune: str, code: int
