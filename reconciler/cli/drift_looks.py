@@ -64,11 +64,11 @@ def show_drift(planned: Planned, form: str) -> None:
     if form == "text":
         text = _render_all(plan) if plan.changes else _render_none(plan)
     else:
-        from reconciler.cli import render_json
+        from reconciler.core import plan_documents
 
-        value = render_json.make_value(plan, planned.fingerprints())
+        value = plan_documents.make_value(plan, planned.fingerprints())
         if form == "json":
-            text = render_json.render_value(value)
+            text = plan_documents.render_value(value)
         else:
             from reconciler.core.pull_comment import Subject, render_comment
 
@@ -167,7 +167,7 @@ def _describe_news(news: DriftNews, plan: Plan) -> str:
 
 
 def _make_document(news: DriftNews, plan: Plan) -> dict[str, Any]:
-    from reconciler.cli.render_json import render_change
+    from reconciler.core.plan_documents import render_change
 
     return {
         "appeared": [change.name for change in news.appeared],

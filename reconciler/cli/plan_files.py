@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reconciler.cli import render_json
+from reconciler.core import plan_documents
 from reconciler.core.saved_plans import SavedPlan, find_stale, open_saved, seal
 from reconciler.errors import InvalidInputError, StalePlanError
 
@@ -40,7 +40,7 @@ def write_plan(path: Path, planned: Planned, adopt: Collection[str], selection: 
     """
     facts = planned.observed.facts
     value = seal(
-        render_json.make_value(planned.plan, planned.fingerprints()),
+        plan_documents.make_value(planned.plan, planned.fingerprints()),
         database=facts.database,
         role=facts.role,
         made_at=planned.observed.now,
@@ -48,7 +48,7 @@ def write_plan(path: Path, planned: Planned, adopt: Collection[str], selection: 
         selection=selection,
     )
     try:
-        path.write_text(render_json.render_value(value), encoding="utf-8")
+        path.write_text(plan_documents.render_value(value), encoding="utf-8")
     except OSError as error:
         raise InvalidInputError([f"{path}: cannot be written: {error.strerror or error}"]) from error
 

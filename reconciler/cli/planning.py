@@ -105,14 +105,14 @@ def show_plan(planned: Planned, request: Request, form: str) -> None:
         form: One of `FORMATS`.
     """
     if form == "json":
-        from reconciler.cli import render_json
+        from reconciler.core import plan_documents
 
-        text = render_json.render_plan(planned.plan, planned.fingerprints())
+        text = plan_documents.render_plan(planned.plan, planned.fingerprints())
     elif form == "markdown":
-        from reconciler.cli import render_json
+        from reconciler.core import plan_documents
         from reconciler.core.pull_comment import Subject, render_comment
 
-        value = render_json.make_value(planned.plan, planned.fingerprints())
+        value = plan_documents.make_value(planned.plan, planned.fingerprints())
         text = render_comment(value, Subject(target=planned.plan.target))
     elif form == "sql":
         from reconciler.database.script import render_script

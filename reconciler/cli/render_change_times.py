@@ -1,16 +1,14 @@
-"""Render what a change does in time: lines with labels for text and Markdown, and JSON values; pure."""
+"""Render what a change does in time as lines with labels, for text and Markdown; pure."""
 
 from __future__ import annotations
 
-from datetime import UTC
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from reconciler.cli.times import render_local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import datetime
 
     from reconciler.core.change_times import ChangeTimes, TimesView
 
@@ -70,29 +68,6 @@ def list_warnings(times: ChangeTimes) -> Iterator[str]:
         yield f"running now: run {going.run_id}, since {since}{fate}"
 
 
-def render_json_times(times: ChangeTimes | None) -> dict[str, Any] | None:
-    """Render what a change does in time as a JSON value.
-
-    Args:
-        times: Of the change; None where it does nothing.
-
-    Returns:
-        The value, by the definition `times` of `schemas/plan.schema.json`.
-    """
-    if times is None:
-        return None
-    return {
-        "before": _render_json_view(times.before),
-        "after": _render_json_view(times.after),
-        "same_times": times.same_times,
-        "last_run": None if times.last_run is None else render_json_instant(times.last_run),
-        "skipped": [render_json_instant(run) for run in times.skipped],
-        "doubled": [render_json_instant(run) for run in times.doubled],
-        "running": [{"run": run.run_id, "since": render_json_instant(run.run_at)} for run in times.running],
-        "fate": times.fate or None,
-    }
-
-
 def render_rate(per_day: float) -> str:
     """Render how often something runs.
 
@@ -131,29 +106,3 @@ def _render_runs(view: TimesView) -> str:
 def _render_often(view: TimesView) -> str:
     rate = render_rate(view.per_day)
     return rate if view.woken_per_day is None else f"{rate} (woken {render_rate(view.woken_per_day)})"
-
-
-@lru_cache(maxsize=4096)  # likewise; whoever calls changes nothing in it
-def _render_json_view(view: TimesView | None) -> dict[str, Any] | None:
-    if view is None:
-        return None
-    return {
-        "words": view.words,
-        "zone": view.zone,
-        "active": view.active,
-        "next_runs": [render_json_instant(run) for run in view.next_runs],
-        "per_day": round(view.per_day, 6),
-        "woken_per_day": None if view.woken_per_day is None else round(view.woken_per_day, 6),
-    }
-
-
-def render_json_instant(at: datetime) -> str:
-    """Render an instant for JSON.
-
-    Args:
-        at: Aware.
-
-    Returns:
-        In UTC to the second, with a Z.
-    """
-    return at.astimezone(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reconciler import __version__
-from reconciler.cli import render_json
 from reconciler.cli.render_text import SIGNS, clean, list_names, render_body, render_summary
 from reconciler.cli.tables import render_table, shorten
+from reconciler.core import plan_documents
 from reconciler.core.fleets import group_plans
 from reconciler.core.plan import Fingerprints
 
@@ -129,7 +129,7 @@ def render_fleet_json(
             for group in groups
         ],
     }
-    return render_json.render_value(value)
+    return plan_documents.render_value(value)
 
 
 def _make_row(outcome: Outcome, group: int | None) -> dict[str, Any]:
@@ -151,5 +151,5 @@ def _make_row(outcome: Outcome, group: int | None) -> dict[str, Any]:
 
 
 def _make_plan(plan: Plan) -> dict[str, Any]:
-    value = render_json.make_value(plan, Fingerprints(desired="", observed=""))
+    value = plan_documents.make_value(plan, Fingerprints(desired="", observed=""))
     return {key: child for key, child in value.items() if key not in _OWN}

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reconciler.cli.render_json import render_change as change_to_json
 from reconciler.cli.render_text import SIGNS, clean, list_names, render_change
 from reconciler.cli.tables import render_table
 from reconciler.cli.times import render_instant
 from reconciler.core.changes import ACTIONS
+from reconciler.core.plan_documents import render_change as change_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

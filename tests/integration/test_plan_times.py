@@ -10,7 +10,8 @@ import click
 import jsonschema
 import pytest
 
-from reconciler.cli import render_json, render_text
+from reconciler.cli import render_text
+from reconciler.core import plan_documents
 from reconciler.core.pull_comment import Subject, render_comment
 from reconciler.core.times.run_rates import count_per_day
 from reconciler.core.times.timings import make_entry_timing
@@ -33,7 +34,7 @@ def site(database: Database) -> Site:
 
 def show_json(planned: Planned) -> dict[str, Any]:
     """Return the times of each change by name, of JSON that fits its schema."""
-    plan = json.loads(render_json.render_plan(planned.plan, planned.fingerprints()))
+    plan = json.loads(plan_documents.render_plan(planned.plan, planned.fingerprints()))
     schema = json.loads(read_resource("schemas", "plan.schema.json"))
     jsonschema.validate(plan, schema, cls=jsonschema.Draft202012Validator)
     return {change["name"]: change["times"] for change in plan["changes"]}
@@ -46,7 +47,7 @@ def show_text(planned: Planned) -> str:
 
 def show_markdown(planned: Planned) -> str:
     """Render a plan as Markdown."""
-    value = render_json.make_value(planned.plan, planned.fingerprints())
+    value = plan_documents.make_value(planned.plan, planned.fingerprints())
     return render_comment(value, Subject(target=planned.plan.target))
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.cli import render_json
+from reconciler.core import plan_documents
 from reconciler.core.config import Policy
 from reconciler.core.markdown import fence, fold, measure, prose, reveal, shorten, span
 from reconciler.core.plan import make_fingerprints, make_plan
@@ -44,7 +44,7 @@ def make_plan_value(**changed: Any) -> dict[str, Any]:
         entries=(b, old),
     )
     plan = make_plan(desired, observed, target="production", policy=Policy(prune="auto"))
-    text = render_json.render_plan(plan, make_fingerprints(desired, observed))
+    text = plan_documents.render_plan(plan, make_fingerprints(desired, observed))
     return {**json.loads(text), **changed}
 
 

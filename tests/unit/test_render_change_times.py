@@ -7,10 +7,11 @@ import click
 import pytest
 
 from reconciler.cli import render_text
-from reconciler.cli.render_change_times import list_lines, list_warnings, render_json_times, render_rate
+from reconciler.cli.render_change_times import list_lines, list_warnings, render_rate
 from reconciler.core.change_times import ChangeTimes, TimesView
 from reconciler.core.changes import Change, Snapshot
 from reconciler.core.plan import Plan
+from reconciler.core.plan_documents import render_times
 from reconciler.core.state import Running
 from tests.core_builders import make_document, make_entry
 
@@ -192,7 +193,7 @@ def test_json_has_instants_in_utc() -> None:
         running=(Running(run_id=8, run_at=_EIGHT + timedelta(microseconds=7)),),
         fate="it ends",
     )
-    assert render_json_times(times) == {
+    assert render_times(times) == {
         "before": {
             "words": "every day at 08:00 Europe/Oslo",
             "zone": "Europe/Oslo",
@@ -209,7 +210,7 @@ def test_json_has_instants_in_utc() -> None:
         "running": [{"run": 8, "since": "2026-11-22T07:00:00Z"}],
         "fate": "it ends",
     }
-    assert render_json_times(None) is None
-    empty = render_json_times(ChangeTimes())
+    assert render_times(None) is None
+    empty = render_times(ChangeTimes())
     assert empty is not None
     assert (empty["last_run"], empty["fate"]) == (None, None)

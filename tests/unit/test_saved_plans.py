@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.cli import render_json
+from reconciler.core import plan_documents
 from reconciler.core.changes import Change, Obstacle, Snapshot
 from reconciler.core.plan import Fingerprints, Plan
 from reconciler.core.saved_plans import SavedPlan, find_stale, open_saved, seal
@@ -39,9 +39,13 @@ def save(plan: Plan) -> dict[str, Any]:
     """Save a plan and read what a file would hold."""
     made_at = datetime(2026, 11, 21, 13, 0, 5, tzinfo=timezone(timedelta(hours=1)))
     value = seal(
-        render_json.make_value(plan, PRINTS), database="app", role="reader", made_at=made_at, adopt=("z", "a")
+        plan_documents.make_value(plan, PRINTS),
+        database="app",
+        role="reader",
+        made_at=made_at,
+        adopt=("z", "a"),
     )
-    loaded: dict[str, Any] = json.loads(render_json.render_value(value))
+    loaded: dict[str, Any] = json.loads(plan_documents.render_value(value))
     return loaded
 
 
@@ -60,7 +64,7 @@ def test_what_is_sealed_can_be_opened() -> None:
 
 def test_a_plan_of_an_unknown_time_is_sealed() -> None:
     """Where the clock was not asked, nothing is made up."""
-    value = render_json.make_value(make_plan(), PRINTS)
+    value = plan_documents.make_value(make_plan(), PRINTS)
     assert open_saved(seal(value, database="app", role="r", made_at=None, adopt=())).made_at == ""
 
 
@@ -100,7 +104,7 @@ def test_what_was_left_out_or_added_is_found() -> None:
 def test_what_was_only_shown_is_not_opened() -> None:
     """The JSON that plan prints holds no seal."""
     with pytest.raises(ValueError, match="plan --out FILE"):
-        open_saved(render_json.make_value(make_plan(), PRINTS))
+        open_saved(plan_documents.make_value(make_plan(), PRINTS))
 
 
 def test_the_same_plan_holds() -> None:

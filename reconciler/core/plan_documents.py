@@ -1,17 +1,19 @@
-"""Render a plan as JSON, in the format of `schemas/plan.schema.json`."""
+"""Plans as JSON documents, in the format of `schemas/plan.schema.json`."""
 
 from __future__ import annotations
 
 import json
+from datetime import UTC
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from reconciler import __version__
-from reconciler.cli.render_change_times import render_json_instant, render_json_times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
-    from reconciler.core.change_times import ChangeTimes
+    from reconciler.core.change_times import ChangeTimes, TimesView
     from reconciler.core.changes import Change
     from reconciler.core.plan import Fingerprints, Plan
 
@@ -104,18 +106,56 @@ def render_change(change: Change, times: ChangeTimes | None) -> dict[str, Any]:
         "reason": change.reason,
         "source": change.source,
         "renamed_from": change.renamed_from or None,
-        **(
-            {}
-            if change.retired_until is None
-            else {"retired_until": render_json_instant(change.retired_until)}
-        ),
+        **({} if change.retired_until is None else {"retired_until": _render_instant(change.retired_until)}),
         "before": None if change.before is None else change.before.to_json(),
         "after": None if change.after is None else change.after.to_json(),
         "fields": [
             {"path": field.path, "before": field.before, "after": field.after} for field in change.fields
         ],
-        "times": render_json_times(times),
+        "times": render_times(times),
         "obstacle": None
         if obstacle is None
         else {"kind": obstacle.kind, "why": obstacle.why, "remedy": obstacle.remedy},
     }
+
+
+def render_times(times: ChangeTimes | None) -> dict[str, Any] | None:
+    """Render what a change does in time as a JSON value.
+
+    Args:
+        times: Of the change; None where it does nothing.
+
+    Returns:
+        The value, by the definition `times` of `schemas/plan.schema.json`.
+    """
+    if times is None:
+        return None
+    return {
+        "before": _render_view(times.before),
+        "after": _render_view(times.after),
+        "same_times": times.same_times,
+        "last_run": None if times.last_run is None else _render_instant(times.last_run),
+        "skipped": [_render_instant(run) for run in times.skipped],
+        "doubled": [_render_instant(run) for run in times.doubled],
+        "running": [{"run": run.run_id, "since": _render_instant(run.run_at)} for run in times.running],
+        "fate": times.fate or None,
+    }
+
+
+@lru_cache(maxsize=4096)  # many changes share a few; whoever calls changes nothing in it
+def _render_view(view: TimesView | None) -> dict[str, Any] | None:
+    if view is None:
+        return None
+    return {
+        "words": view.words,
+        "zone": view.zone,
+        "active": view.active,
+        "next_runs": [_render_instant(run) for run in view.next_runs],
+        "per_day": round(view.per_day, 6),
+        "woken_per_day": None if view.woken_per_day is None else round(view.woken_per_day, 6),
+    }
+
+
+def _render_instant(at: datetime) -> str:
+    """Render an instant in UTC to the second, with a Z."""
+    return at.astimezone(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
