@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from reconciler.core.facts import Facts
     from reconciler.database.migrate import Migration
+    from tests.served import Served
 
 IS_GIVEN = bool(os.environ.get("RECONCILER_TEST_DSN"))
 
@@ -115,6 +116,15 @@ def site(database: Database) -> Site:
 def conn(site: Site) -> psycopg.Connection:
     """A superuser's connection to the database of `site`, autocommit."""
     return site.database.connect()
+
+
+@pytest.fixture
+def served(site: Site) -> Iterator[Served]:
+    """The service of the database of `site`."""
+    from tests.served import serve
+
+    with serve(site) as made:
+        yield made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

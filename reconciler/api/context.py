@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
 from fastapi import Depends, Request
 
+from .callers import KnownCallers
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -69,6 +71,7 @@ class Service:
         limits: What one caller may ask for.
         allowed_hosts: Hosts that jobs made through the service may call although their addresses are private.
         now: The clock.
+        known_callers: Whose tokens were found good a moment ago.
     """
 
     connections: ThreadConnections
@@ -77,6 +80,7 @@ class Service:
     limits: Limits = field(default_factory=Limits)
     allowed_hosts: frozenset[str] = frozenset()
     now: Callable[[], datetime] = _now
+    known_callers: KnownCallers = field(default_factory=KnownCallers)
 
 
 def find_service(request: Request) -> Service:

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from starlette.concurrency import run_in_threadpool
 
+from reconciler.core.api_tokens import find_state, is_match, parse_token
+from reconciler.database.api_tokens import find_token, note_use
+
+from .callers import Caller
 from .context import Service, ServiceDep
 from .problems import ProblemError
 
-Scope = Literal["read", "trigger", "write", "run"]
+__all__ = ["Caller", "Reader", "Trigger", "Writer", "authenticate", "find_caller"]
 
 _bearer = HTTPBearer(auto_error=False, description="A token of `reconciler token create`")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Who calls.
-
-    Attributes:
-        token_id: The public half of the token; it may be told.
-        name: What the token was made for.
-        scopes: What it opens.
-    """
-
-    token_id: str
-    name: str
-    scopes: frozenset[str]
-
-
 def find_caller(service: Service, token: str) -> Caller | None:
-    """Find who a token belongs to; asks the database, so call it in a thread.
+    """Find who a token belongs to, and remember it for a moment; asks the database, so call it in a thread.
 
     Args:
         service: Of the request.
@@ -42,7 +30,20 @@ def find_caller(service: Service, token: str) -> Caller | None:
     Returns:
         The caller; None for a token that is unknown, expired or revoked.
     """
-    raise NotImplementedError
+    given = parse_token(token)
+    if given is None:
+        return None
+    now = service.now()
+    with service.connections.connection() as conn:
+        kept = find_token(conn, given.id)
+        if not is_match(given, kept) or kept is None or find_state(kept, now) != "good":
+            return None
+        note_use(conn, kept, now)
+    caller = Caller(
+        token_id=kept.id, name=kept.name, scopes=frozenset(kept.scopes), expires_at=kept.expires_at
+    )
+    service.known_callers.remember(token, caller)
+    return caller
 
 
 async def authenticate(
@@ -60,7 +61,10 @@ async def authenticate(
     remedy = "send the header Authorization: Bearer, with a token of reconciler token create"
     if credentials is None:
         raise ProblemError(401, "the request brings no token", remedy, {"WWW-Authenticate": challenge})
-    caller = await run_in_threadpool(find_caller, service, credentials.credentials)
+    token = credentials.credentials
+    caller = service.known_callers.find(token, service.now())
+    if caller is None:
+        caller = await run_in_threadpool(find_caller, service, token)
     if caller is None:
         raise ProblemError(
             401,
