@@ -1,0 +1,116 @@
+"""Read jobs a page at a time: searched, filtered and counted by the server, in one query for any number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg.errors import UndefinedColumn, UndefinedTable
+from psycopg.rows import dict_row
+
+from reconciler.errors import MigrationError
+
+from .queries import load_queries
+from .status import JobStatus, State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import psycopg
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedJob(JobStatus):
+    """A job, a worker, or an entry of cron.job that nobody declared: its kind is `entry`, its owner "".
+
+    Attributes:
+        jobid: pg_cron's number of its entry, as last applied; None where it has none.
+        source: Where it was declared; "" for what nobody declared.
+        description: What it is for.
+        labels: As declared.
+    """
+
+    jobid: int | None
+    source: str
+    description: str | None
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """A part of a list of jobs.
+
+    Attributes:
+        jobs: Sorted by name, letter by letter as their codes are.
+        next: What to give as `after` for the next page; None on the last one.
+        total: How many jobs fit the search, on all pages.
+        counts: How many jobs there are in each state, whatever is searched for; no state without any.
+        is_hiding: Whether row-level security may hide entries of other roles: then the list lacks those that
+            nobody declared.
+    """
+
+    jobs: tuple[ListedJob, ...]
+    next: tuple[str, int] | None
+    total: int
+    counts: Mapping[State, int]
+    is_hiding: bool
+
+
+def read_job_page(
+    conn: psycopg.Connection,
+    *,
+    zone: str,
+    query: str | None = None,
+    owner: str | None = None,
+    kind: str | None = None,
+    state: State | None = None,
+    after: tuple[str, int] | None = None,
+    limit: int = 50,
+    own: bool = False,
+) -> JobPage:
+    """Read a page of jobs, workers and entries that nobody declared.
+
+    Args:
+        conn: To a target with the schema of this release.
+        zone: In which pg_cron reads schedules there.
+        query: What name, description, owner, or a label as `key=value` has to hold, in any case; None or ""
+            for all.
+        owner: Whose; "" for what nobody declared, None for all.
+        kind: job, worker or entry; None for all.
+        state: How they fare, as `JobStatus.state` says; None for all.
+        after: `JobPage.next` of the page before; None for the first one.
+        limit: Jobs at the most.
+        own: Whether the tool's own entries are among them.
+
+    Returns:
+        The page; an empty one where nothing fits.
+
+    Raises:
+        MigrationError: The schema is of an earlier release, or there is none.
+    """
+    queries = load_queries("job_pages")
+    values = {
+        "zone": zone,
+        "query": query or None,
+        "owner": owner,
+        "kind": kind,
+        "state": state,
+        "after_name": None if after is None else after[0],
+        "after_number": None if after is None else after[1],
+        "limit": limit + 1,
+        "own": own,
+    }
+    try:
+        with conn.transaction(), conn.cursor(row_factory=dict_row, binary=True) as cursor:
+            conn.execute(queries["disable_jit"])
+            rows = cursor.execute(queries["read_job_page"], values).fetchall()
+    except (UndefinedColumn, UndefinedTable) as error:
+        raise MigrationError(
+            "the schema reconciler on this target is of an earlier release", remedy="run reconciler migrate"
+        ) from error
+    heads = [(row.pop("total"), row.pop("counts"), row.pop("is_hiding"), row.pop("number")) for row in rows]
+    total, counts, is_hiding, _ = heads[0]
+    # Where nothing fits there is one row without a job.
+    jobs = tuple(ListedJob(**row) for row in rows[:limit] if row["name"] is not None)
+    following = (jobs[-1].name, heads[limit - 1][3]) if len(rows) > limit else None
+    return JobPage(jobs=jobs, next=following, total=total, counts=counts, is_hiding=is_hiding)

@@ -1,0 +1,158 @@
+-- name: disable_jit
+-- Compiling the query takes longer than executing it for 10,000 jobs.
+SET LOCAL jit = off;
+
+-- name: read_job_page
+-- What tells states apart is found for all jobs at once, without a look at the runs in our log; the rest only for the
+-- jobs of the page. Direct jobs, and entries that nobody declared, have only pg_cron's records, which have no index
+-- but on runid: the newest are enough.
+WITH listed AS MATERIALIZED (
+    SELECT d.name COLLATE "C" AS name, 0::bigint AS number, d.kind, d.owner, d.jobid, j.schedule, j.active,
+           d.retired_until, coalesce(d.spec ->> 'mode', '') = 'direct' AS is_direct,
+           -- An entry, a time, or jobs to wait for.
+           CASE WHEN d.jobid IS NOT NULL OR d.spec ->> 'once' IS NOT NULL THEN true
+                WHEN json_typeof(d.spec -> 'after') = 'array' THEN json_array_length(d.spec -> 'after') > 0
+                ELSE false END AS is_triggered,
+           CASE WHEN %(query)s::text IS NULL THEN true
+                ELSE strpos(lower(concat_ws(E'\n', d.name, d.owner, d.spec ->> 'description',
+                         (SELECT string_agg(l.key || '=' || l.value, E'\n')
+                            FROM json_each_text(CASE WHEN json_typeof(d.spec -> 'labels') = 'object'
+                                                     THEN d.spec -> 'labels' ELSE '{}' END) AS l))),
+                     lower(%(query)s)) > 0 END AS is_match
+      FROM reconciler.definitions d
+      LEFT JOIN cron.job j ON j.jobid = d.jobid
+     WHERE d.kind IN ('job', 'worker')
+     UNION ALL
+    SELECT coalesce(j.jobname::text, '') COLLATE "C", j.jobid, 'entry', '', j.jobid, j.schedule, j.active,
+           NULL, true, true,
+           %(query)s::text IS NULL OR strpos(lower(coalesce(j.jobname::text, '')), lower(%(query)s)) > 0
+      FROM cron.job j
+     WHERE NOT EXISTS (SELECT FROM reconciler.definitions d WHERE d.jobid = j.jobid)
+), newest AS MATERIALIZED (
+    SELECT r.jobid, r.start_time, r.end_time - r.start_time AS duration,
+           CASE WHEN r.status IN ('succeeded', 'failed') THEN r.status ELSE 'running' END AS status,
+           CASE WHEN r.status = 'failed' THEN rtrim(r.return_message, E'\n') END AS error,
+           row_number() OVER (PARTITION BY r.jobid ORDER BY r.runid DESC) AS place
+      FROM cron.job_run_details r
+      JOIN listed a ON a.jobid = r.jobid AND a.is_direct
+     WHERE r.runid > (SELECT coalesce(max(runid), 0) - 20000 FROM cron.job_run_details)
+), details AS (
+    SELECT n.jobid,
+           max(n.start_time) FILTER (WHERE n.place = 1 AND n.status = 'running') AS running_since,
+           -- The newest failures, down to the newest success.
+           count(*) FILTER (WHERE n.status = 'failed' AND n.place < coalesce(good.place, n.place + 1)) AS failures
+      FROM newest n
+      LEFT JOIN (SELECT jobid, min(place) AS place FROM newest WHERE status = 'succeeded' GROUP BY jobid) AS good
+             ON good.jobid = n.jobid
+     GROUP BY n.jobid
+), running AS (
+    SELECT l.job_name, max(l.run_at) AS since,
+           -- No worker has begun with any of them.
+           bool_and(coalesce(q.status = 'pending', false)) AS is_queued
+      FROM reconciler.cron_execution_log l
+      LEFT JOIN reconciler.jobs_open q ON l.handed_over AND q.id = l.queued_job_id
+     WHERE l.status = 'running' GROUP BY l.job_name
+), open_alerts AS (
+    SELECT job_name, count(*) AS found, bool_or(kind = 'missed') AS has_missed
+      FROM reconciler.alerts WHERE resolved_at IS NULL GROUP BY job_name
+), fared AS MATERIALIZED (
+    SELECT a.*, o.status = 'pending' AND o.active AS is_waiting, o.run_at AS waits_until,
+           a.jobid IS NOT NULL AND a.schedule IS NULL AND row_security_active('cron.job') AS is_hidden,
+           coalesce(s.consecutive_failures, details.failures, 0)::integer AS consecutive_failures,
+           coalesce(running.since, details.running_since,
+                    -- A one-time job is in the log when it is over.
+                    CASE WHEN o.status = 'running' AND o.handler IS NOT NULL THEN o.started_at END) AS running_since,
+           coalesce(running.is_queued, false)           AS is_queued,
+           p.job_name IS NOT NULL AS paused, p.until AS paused_until, coalesce(p.reason, '') AS pause_reason,
+           coalesce(p.paused_by, '') AS paused_by,
+           coalesce(open_alerts.found, 0)::integer      AS open_alerts,
+           coalesce(open_alerts.has_missed, false)      AS has_missed
+      FROM listed a
+      LEFT JOIN details ON a.is_direct AND details.jobid = a.jobid
+      -- What bears the same name and was not declared is another job.
+      LEFT JOIN running ON running.job_name = a.name AND a.kind <> 'entry'
+      LEFT JOIN open_alerts ON open_alerts.job_name = a.name AND a.kind <> 'entry'
+      LEFT JOIN reconciler.job_states s ON s.name = a.name AND NOT a.is_direct
+      -- What waits or runs is in this part of the table.
+      LEFT JOIN reconciler.jobs_open o ON o.job_name = a.name AND o.once AND a.kind <> 'entry'
+      LEFT JOIN reconciler.pauses p
+             ON p.job_name = a.name AND a.kind <> 'entry' AND (p.until IS NULL OR p.until > clock_timestamp())
+), judged AS MATERIALIZED (
+    SELECT f.*,
+           CASE WHEN f.running_since IS NOT NULL THEN CASE WHEN f.is_queued THEN 'queued' ELSE 'running' END
+                WHEN f.retired_until IS NOT NULL THEN 'retired'
+                WHEN f.jobid IS NOT NULL AND f.schedule IS NULL AND NOT f.is_hidden THEN 'missing'
+                WHEN f.paused THEN 'paused'
+                WHEN NOT f.active THEN 'inactive'
+                WHEN f.consecutive_failures > 0 THEN 'failing'
+                WHEN f.has_missed THEN 'missed'
+                WHEN f.is_triggered THEN 'ok'
+                ELSE 'no_entry' END AS state
+      FROM fared f
+     WHERE %(own)s OR NOT starts_with(f.name, 'reconciler-')
+), fitting AS MATERIALIZED (
+    SELECT * FROM judged
+     WHERE is_match AND (%(owner)s::text IS NULL OR owner = %(owner)s) AND (%(kind)s::text IS NULL OR kind = %(kind)s)
+       AND (%(state)s::text IS NULL OR state = %(state)s)
+), head AS (
+    SELECT (SELECT count(*) FROM fitting) AS total,
+           (SELECT coalesce(json_object_agg(c.state, c.found), '{}')
+              FROM (SELECT state, count(*) AS found FROM judged GROUP BY state) AS c) AS counts,
+           row_security_active('cron.job') AS is_hiding
+), page AS MATERIALIZED (
+    SELECT * FROM fitting
+     WHERE %(after_name)s::text IS NULL OR (name, number) > (%(after_name)s COLLATE "C", %(after_number)s::bigint)
+     ORDER BY name, number
+     LIMIT %(limit)s
+), direct AS (
+    SELECT n.jobid,
+           max(n.status) FILTER (WHERE n.place = 1)     AS status,
+           max(n.start_time) FILTER (WHERE n.place = 1) AS run_at,
+           max(n.duration) FILTER (WHERE n.place = 1)   AS duration,
+           max(n.error) FILTER (WHERE n.place = 1)      AS error,
+           array_agg(n.status ORDER BY n.place)         AS statuses,
+           array_agg(extract(epoch FROM n.duration)::double precision ORDER BY n.place) AS seconds
+      FROM newest n
+     WHERE n.place <= 20 AND n.jobid IN (SELECT jobid FROM page)
+     GROUP BY n.jobid
+)
+SELECT head.total, head.counts, head.is_hiding, a.number,
+       a.name, a.kind, a.owner, a.jobid, coalesce(d.source, '') AS source, d.spec ->> 'description' AS description,
+       CASE WHEN json_typeof(d.spec -> 'labels') = 'object' THEN d.spec -> 'labels' ELSE '{}' END AS labels,
+       a.jobid IS NOT NULL AS scheduled, a.schedule, a.active, a.is_hidden,
+       CASE WHEN a.is_direct THEN direct.status ELSE last.status END     AS last_status,
+       CASE WHEN a.is_direct THEN direct.run_at ELSE last.run_at END     AS last_run_at,
+       CASE WHEN a.is_direct THEN direct.error ELSE last.error END       AS last_error,
+       CASE WHEN a.is_direct THEN direct.duration ELSE last.duration END AS last_duration,
+       CASE WHEN a.retired_until IS NOT NULL THEN NULL
+            WHEN a.is_waiting THEN a.waits_until
+            -- Not when its entry fires, where that comes more often than the job is due.
+            WHEN a.active AND t.name IS NOT NULL THEN reconciler.find_due(t, a.schedule, now(), %(zone)s)
+            -- pg_cron counts seconds from the last start.
+            WHEN a.active AND a.schedule ~* 'second'
+            THEN greatest(reconciler.next_fire(a.schedule, coalesce(last.run_at, direct.run_at, now()), 'GMT'), now())
+            WHEN a.active THEN reconciler.next_fire(a.schedule, now(), %(zone)s) END AS next_run_at,
+       coalesce(d.spec ->> 'timezone', '') AS timezone,
+       CASE WHEN json_typeof(d.spec -> 'after') = 'array'
+            THEN ARRAY(SELECT json_array_elements_text(d.spec -> 'after')) ELSE '{}' END AS after,
+       (d.spec ->> 'once')::timestamptz AS once_at,
+       a.consecutive_failures, a.running_since, a.is_queued, a.paused, a.paused_until, a.pause_reason, a.paused_by,
+       a.retired_until, a.open_alerts, a.has_missed,
+       coalesce(CASE WHEN a.is_direct THEN direct.statuses ELSE recent.statuses END, '{}') AS recent_statuses,
+       coalesce(CASE WHEN a.is_direct THEN direct.seconds ELSE recent.seconds END, '{}')   AS recent_seconds
+  FROM head
+  LEFT JOIN page a ON true
+  LEFT JOIN reconciler.definitions d ON d.name = a.name AND a.kind <> 'entry'
+  LEFT JOIN reconciler.timings t ON t.name = d.name
+  LEFT JOIN direct ON direct.jobid = a.jobid
+  LEFT JOIN LATERAL (
+       SELECT l.status, l.run_at, l.error_message AS error, l.completed_at - l.run_at AS duration
+         FROM reconciler.cron_execution_log l
+        WHERE l.job_name = d.name ORDER BY l.run_at DESC LIMIT 1) AS last ON true
+  LEFT JOIN LATERAL (
+       -- In the order of the index: sorting once more would take longer than all the rest.
+       SELECT array_agg(l.status) AS statuses,
+              array_agg(extract(epoch FROM l.completed_at - l.run_at)::double precision) AS seconds
+         FROM (SELECT status, run_at, completed_at FROM reconciler.cron_execution_log
+                WHERE job_name = d.name ORDER BY run_at DESC LIMIT 20) AS l) AS recent ON true
+ ORDER BY a.name, a.number;
