@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from heapq import merge
+from math import inf
 from typing import TYPE_CHECKING
 
 from psycopg.rows import class_row
@@ -13,7 +16,7 @@ from .queries import load_queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime, timedelta
+    from datetime import timedelta
 
     import psycopg
 
@@ -113,6 +116,34 @@ class WaitingStart:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPosition:
+    """How far a list of runs was read, the newest first.
+
+    Attributes:
+        log_at: When the last run of the log that was read began; None where none was.
+        log_id: Its id.
+        cron_id: The id of the last run that is from `cron.job_run_details`; None where none was.
+    """
+
+    log_at: datetime | None
+    log_id: int | None
+    cron_id: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPage:
+    """A part of a list of runs.
+
+    Attributes:
+        runs: The newest first.
+        next: What to give as `after` for the next part; None on the last one.
+    """
+
+    runs: tuple[Run, ...]
+    next: RunPosition | None
+
+
 def has_runtime(conn: psycopg.Connection) -> bool:
     """Tell whether anything was applied to a target.
 
@@ -188,18 +219,98 @@ def list_runs(
     Returns:
         The runs.
     """
-    queries = load_queries("runs")
-    values = {"name": name, "statuses": list(statuses) or None, "since": since, "limit": limit}
-    names = ["list_runs" if name is None else "list_runs_of", *(["list_direct_runs"] if use_cron else [])]
-    found: list[Run] = []
-    with conn.cursor(row_factory=class_row(Run)) as cursor:
-        for query in names:
-            found += cursor.execute(queries[query], values).fetchall()
-    # A run that pg_cron has not written the time of is only just beginning.
-    found.sort(
-        key=lambda run: (run.run_at is None, run.run_at and run.run_at.timestamp(), run.id), reverse=True
+    page = read_run_page(
+        conn, name=name, statuses=statuses, since=since, limit=limit, use_cron=use_cron, after=None
     )
-    return found[:limit]
+    return list(page.runs)
+
+
+def may_read_cron(conn: psycopg.Connection) -> bool:
+    """Tell whether pg_cron is there and its records, where the runs of direct jobs are, may be read.
+
+    Args:
+        conn: To the target.
+    """
+    return conn.execute(load_queries("runs")["may_read_cron"]).fetchone() == (True,)
+
+
+def read_run_page(
+    conn: psycopg.Connection,
+    *,
+    name: str | None,
+    statuses: Sequence[str],
+    since: timedelta | datetime | None,
+    limit: int,
+    use_cron: bool,
+    after: RunPosition | None,
+) -> RunPage:
+    """Read a part of the list of runs, the newest first.
+
+    Runs of the log and runs of direct jobs have numbers of their own, so each of the two is read on from its
+    place: whatever begins or ends meanwhile, no run comes twice, and none that was there is left out.
+
+    Args:
+        conn: To the target.
+        name: Of one job; None for all but the tool's own.
+        statuses: Only these; all where there are none.
+        since: How long ago they began at the most, or when at the earliest.
+        limit: How many at the most.
+        use_cron: Whether the role may read pg_cron's tables, where the runs of direct jobs are.
+        after: `RunPage.next` of the part before, with the same name; None for the first one.
+
+    Returns:
+        The part.
+    """
+    place = after or RunPosition(log_at=None, log_id=None, cron_id=None)
+    values = {
+        "name": name,
+        "statuses": list(statuses) or None,
+        "since": None if isinstance(since, datetime) else since,
+        "since_at": since if isinstance(since, datetime) else None,
+        "log_at": place.log_at,
+        "log_id": place.log_id,
+        "cron_id": place.cron_id,
+        "limit": limit + 1,
+    }
+    queries = load_queries("runs")
+    with conn.cursor(row_factory=class_row(Run)) as cursor:
+        logged = cursor.execute(queries["list_runs" if name is None else "list_runs_of"], values).fetchall()
+        direct = cursor.execute(queries["list_direct_runs"], values).fetchall() if use_cron else []
+    found = list(merge(_date(logged), _date(direct), key=lambda dated: dated[0], reverse=True))
+    runs = [run for _, run in found[:limit]]
+    # Within a page they stand by their own times, however they were numbered.
+    return RunPage(
+        runs=tuple(sorted(runs, key=_find_time, reverse=True)),
+        next=_move_on(place, runs) if len(found) > limit else None,
+    )
+
+
+def _find_time(run: Run) -> tuple[float, int]:
+    # A run that pg_cron has not written the time of is only just beginning.
+    return (inf if run.run_at is None else run.run_at.timestamp(), run.id)
+
+
+def _date(runs: Sequence[Run]) -> list[tuple[float, Run]]:
+    """Give each run a time by which the list keeps its order: where its own is earlier, that of the next one.
+
+    A run may be written long after it began, as one that was lost is.
+    """
+    dated: list[tuple[float, Run]] = []
+    latest = -inf
+    for run in reversed(runs):
+        latest = max(latest, _find_time(run)[0])
+        dated.append((latest, run))
+    return dated[::-1]
+
+
+def _move_on(place: RunPosition, runs: Sequence[Run]) -> RunPosition:
+    logged = next((run for run in reversed(runs) if run.source == "log"), None)
+    direct = next((run for run in reversed(runs) if run.source != "log"), None)
+    return RunPosition(
+        log_at=place.log_at if logged is None else logged.run_at,
+        log_id=place.log_id if logged is None else logged.id,
+        cron_id=place.cron_id if direct is None else direct.id,
+    )
 
 
 def read_run(conn: psycopg.Connection, run_id: int) -> RunDetails | None:

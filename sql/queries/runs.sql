@@ -1,6 +1,12 @@
 -- name: find_runtime
 SELECT to_regnamespace('reconciler') IS NOT NULL, to_regclass('reconciler.run_history') IS NOT NULL;
 
+-- name: may_read_cron
+-- Whether the records of pg_cron are there, and may be read. Without the right on a schema nothing in it can be named.
+SELECT CASE WHEN has_schema_privilege(to_regnamespace('cron'), 'USAGE')
+            THEN coalesce(has_table_privilege(to_regclass('cron.job_run_details'), 'SELECT'), false)
+            ELSE false END;
+
 -- name: is_known
 -- A job that is no longer declared still has its runs.
 SELECT EXISTS (SELECT FROM reconciler.definitions WHERE name = %(name)s)
@@ -17,11 +23,13 @@ SELECT 'log' AS source, l.id, l.job_name AS name, l.run_at, l.completed_at, l.st
        CASE WHEN l.status = 'running' AND l.handed_over THEN reconciler.describe_queued(l.queued_job_id) END AS note
   FROM reconciler.cron_execution_log l
  WHERE l.id > coalesce((SELECT o.id FROM reconciler.cron_execution_log o
-                         WHERE o.run_at < now() - %(since)s::interval - interval '1 hour'
+                         WHERE o.run_at < coalesce(%(since_at)s::timestamptz, now() - %(since)s::interval)
+                                          - interval '1 hour'
                            AND o.backend_pid <> 0
                          ORDER BY o.id DESC LIMIT 1), 0)
-   AND (%(since)s::interval IS NULL OR l.run_at >= now() - %(since)s::interval)
+   AND l.run_at >= coalesce(%(since_at)s::timestamptz, now() - %(since)s::interval, '-infinity')
    AND (%(statuses)s::text[] IS NULL OR l.status = ANY (%(statuses)s::text[]))
+   AND (%(log_id)s::bigint IS NULL OR l.id < %(log_id)s::bigint)
  ORDER BY l.id DESC
  LIMIT %(limit)s;
 
@@ -31,9 +39,11 @@ SELECT 'log' AS source, l.id, l.job_name AS name, l.run_at, l.completed_at, l.st
        CASE WHEN l.status = 'running' AND l.handed_over THEN reconciler.describe_queued(l.queued_job_id) END AS note
   FROM reconciler.cron_execution_log l
  WHERE l.job_name = %(name)s
-   AND (%(since)s::interval IS NULL OR l.run_at >= now() - %(since)s::interval)
+   AND l.run_at >= coalesce(%(since_at)s::timestamptz, now() - %(since)s::interval, '-infinity')
    AND (%(statuses)s::text[] IS NULL OR l.status = ANY (%(statuses)s::text[]))
- ORDER BY l.run_at DESC
+   AND (%(log_id)s::bigint IS NULL
+        OR l.run_at <= %(log_at)s::timestamptz AND (l.run_at, l.id) < (%(log_at)s::timestamptz, %(log_id)s::bigint))
+ ORDER BY l.run_at DESC, l.id DESC
  LIMIT %(limit)s;
 
 -- name: list_direct_runs
@@ -50,9 +60,10 @@ WITH newest AS (
      WHERE d.spec ->> 'mode' = 'direct'
        AND CASE WHEN %(name)s::text IS NULL THEN NOT starts_with(d.name, 'reconciler-') ELSE d.name = %(name)s END
        AND r.runid > (SELECT coalesce(max(runid), 0) - 20000 FROM cron.job_run_details)
+       AND (%(cron_id)s::bigint IS NULL OR r.runid < %(cron_id)s::bigint)
 )
 SELECT * FROM newest
- WHERE (%(since)s::interval IS NULL OR coalesce(run_at, now()) >= now() - %(since)s::interval)
+ WHERE coalesce(run_at, now()) >= coalesce(%(since_at)s::timestamptz, now() - %(since)s::interval, '-infinity')
    AND (%(statuses)s::text[] IS NULL OR status = ANY (%(statuses)s::text[]))
  ORDER BY id DESC
  LIMIT %(limit)s;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -252,8 +252,11 @@ def test_the_log_is_read_through_its_indexes(site: Site, query: str) -> None:
         " FROM generate_series(1, 20000) n"
     )
     site.run("ANALYZE reconciler.cron_execution_log")
-    values = {"name": "j7", "since": timedelta(hours=1), "statuses": None, "limit": 20}
+    first = {"name": "j7", "since": timedelta(hours=1), "since_at": None, "statuses": None, "limit": 20}
+    at = datetime.now(UTC) - timedelta(minutes=50)
     text = load_queries("runs")[query]
     with connect(site.dsn) as conn:
-        plan = "\n".join(line for (line,) in conn.execute(b"EXPLAIN " + text.encode(), values))
-    assert "Seq Scan on cron_execution_log" not in plan, plan
+        for place in ({"log_at": None, "log_id": None}, {"log_at": at, "log_id": 17000}):
+            rows = conn.execute(b"EXPLAIN " + text.encode(), first | place)
+            plan = "\n".join(line for (line,) in rows)
+            assert "Seq Scan on cron_execution_log" not in plan, plan
