@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -22,6 +23,45 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("reconciler.service")
 _MOST: Final = 20
 """Problems of one request that are told."""
+
+
+class ProblemDocument(BaseModel):
+    """Why a request is not answered as asked, after RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    remedy: str
+
+
+def _document(description: str) -> dict[str, Any]:
+    schema = ProblemDocument.model_json_schema()
+    return {"description": description, "content": {"application/problem+json": {"schema": schema}}}
+
+
+PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    400: _document("The request is malformed"),
+    401: _document("No token, or one that is unknown, expired or revoked"),
+    403: _document("The token lacks the scope"),
+    404: _document("There is no such thing"),
+    405: _document("The path knows no such method"),
+    409: _document("Forbidden by how things stand: another owner, a protection, another call"),
+    412: _document("It changed since it was read: If-Match differs"),
+    413: _document("The body is too long"),
+    415: _document("The body is of another type"),
+    422: _document("A value is wrong"),
+    428: _document("The request has to say what it was made for: If-Match"),
+    429: _document("Too many requests; Retry-After says when to come again"),
+    500: _document("A fault of the service"),
+    503: _document("The database cannot be reached; Retry-After says when to come again"),
+}
+"""What a route's `responses` tell of problems, by status."""
+
+COMMON_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    status: PROBLEMS[status] for status in (400, 401, 403, 413, 422, 429, 500, 503)
+}
+"""Those that every route can answer; `reconciler.api.service` tells of them."""
 
 
 class ProblemError(Exception):
@@ -38,6 +78,24 @@ class ProblemError(Exception):
         self.problem = Problem(status=status, detail=detail, remedy=remedy, headers=headers or {})
 
 
+def render_problem(problem: Problem) -> dict[str, Any]:
+    """Render a problem.
+
+    Args:
+        problem: What is answered.
+
+    Returns:
+        A document for JSON.
+    """
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "remedy": problem.remedy,
+    }
+
+
 def make_response(problem: Problem) -> Response:
     """Make the response of a problem.
 
@@ -47,13 +105,7 @@ def make_response(problem: Problem) -> Response:
     Returns:
         A response of the type `application/problem+json`.
     """
-    document = {
-        "type": "about:blank",
-        "title": HTTPStatus(problem.status).phrase,
-        "status": problem.status,
-        "detail": problem.detail,
-        "remedy": problem.remedy,
-    }
+    document = render_problem(problem)
     body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     return Response(
         body,
@@ -114,7 +166,19 @@ def handle_problems(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def answer_unforeseen(_: Request, error: Exception) -> Response:
-        _log.error("a request failed", exc_info=error)
-        return make_response(
-            Problem(status=500, detail="this is a fault of the service", remedy="see the log of this process")
-        )
+        return make_unforeseen(error)
+
+
+def make_unforeseen(error: Exception) -> Response:
+    """Make the response to an error that nobody foresaw; only the log tells what it is.
+
+    Args:
+        error: Any.
+
+    Returns:
+        A response with status 500.
+    """
+    _log.error("a request failed", exc_info=error)
+    return make_response(
+        Problem(status=500, detail="this is a fault of the service", remedy="see the log of this process")
+    )

@@ -21,7 +21,7 @@ _bearer = HTTPBearer(auto_error=False, description="A token of `reconciler token
 
 
 def find_caller(service: Service, token: str) -> Caller | None:
-    """Find who a token belongs to, and remember it for a moment; asks the database, so call it in a thread.
+    """Find who a token belongs to; asks the database now and then, so call it in a thread.
 
     Args:
         service: Of the request.
@@ -30,10 +30,13 @@ def find_caller(service: Service, token: str) -> Caller | None:
     Returns:
         The caller; None for a token that is unknown, expired or revoked.
     """
+    now = service.now()
+    known = service.known_callers.find(token, now)
+    if known is not None:
+        return known
     given = parse_token(token)
     if given is None:
         return None
-    now = service.now()
     with service.connections.connection() as conn:
         kept = find_token(conn, given.id)
         if not is_match(given, kept) or kept is None or find_state(kept, now) != "good":

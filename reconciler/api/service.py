@@ -20,6 +20,7 @@ except ImportError as error:
 
 from . import (
     alerts_routes,
+    calls_routes,
     cron_routes,
     health_routes,
     jobs_routes,
@@ -32,7 +33,7 @@ from . import (
 )
 from .app import make_run_routes
 from .pages import page_routes
-from .problems import handle_problems
+from .problems import COMMON_PROBLEMS, handle_problems
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -50,6 +51,7 @@ _ROUTERS: Final = (
     revisions_routes.router,
     alerts_routes.router,
     plans_routes.router,
+    calls_routes.router,
     health_routes.router,
     metrics_routes.router,
     page_routes.router,
@@ -100,5 +102,5 @@ def make_service_app(
         # Only the call that does jobs: putting and reading them is the API's, with its scopes.
         app.router.routes.append(make_run_routes(endpoint, "/api")[0])
     for router in _ROUTERS:
-        app.include_router(router)
+        app.include_router(router, responses=COMMON_PROBLEMS)
     return app
