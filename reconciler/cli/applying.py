@@ -12,7 +12,7 @@ import click
 from reconciler.cli import exits
 from reconciler.cli.asking import ask, yes_option
 from reconciler.cli.fleets import Choice, fleet_options
-from reconciler.cli.planning import make_request, refuse_problems, show_plan
+from reconciler.cli.planning import make_request, show_plan
 from reconciler.cli.selecting import load_paths, make_selection, selection_options
 from reconciler.cli.session import open_session, target_options
 from reconciler.errors import InvalidInputError, RightsError
@@ -104,6 +104,7 @@ def apply(
     no longer (exit code 5).
     """
     from reconciler.database.apply import plan_target
+    from reconciler.runtime.plans import refuse_problems
 
     selection = make_selection(only, labels, paths)
     if allow_deletes is not None and not selection.is_empty:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from reconciler.cli.planning import refuse_problems
-from reconciler.core.drift import compare_drift, describe_drift, find_drift
+from reconciler.core.drift import compare_drift, describe_drift
 from reconciler.core.names import list_some
 
 if TYPE_CHECKING:
@@ -40,17 +39,18 @@ def look_for_drift(conn: psycopg.Connection, request: Request, *, tell: bool) ->
         InvalidInputError: The server cannot take some of the specs.
     """
     from reconciler.database.apply import plan_target
+    from reconciler.runtime.plans import keep_drift, refuse_problems
 
     planned = plan_target(conn, request)
     refuse_problems(planned)
-    drifted = find_drift((*planned.plan.changes, *planned.plan.held), planned.observed.definitions)
+    drift = keep_drift(planned)
     if tell:
         from reconciler.database.alerts import open_drift_alerts, require_outbox
 
         require_outbox(conn)
-        messages = {change.name: describe_drift(change) for change in drifted}
+        messages = {change.name: describe_drift(change) for change in drift.plan.changes}
         open_drift_alerts(conn, messages, owner=request.owner, among=request.selected)
-    return replace(planned, plan=replace(planned.plan, changes=drifted, notices=(), migrations=(), kept=()))
+    return drift
 
 
 def show_drift(planned: Planned, form: str) -> None:

@@ -14,7 +14,7 @@ import click
 from reconciler.cli import exits
 from reconciler.cli.applying import carry_out
 from reconciler.cli.fleets import Choice, open_fleet
-from reconciler.cli.planning import find_plan_code, plan_session, refuse_problems
+from reconciler.cli.planning import find_plan_code, plan_session
 from reconciler.cli.render_fleet import render_fleet, render_fleet_json
 from reconciler.core.fleets import Outcome, Result, make_plan_key, pick_worst
 from reconciler.errors import ReconcilerError
@@ -161,6 +161,7 @@ def _apply(
     plans: _Plans,
 ) -> Outcome:
     from reconciler.database.apply import plan_target
+    from reconciler.runtime.plans import refuse_problems
 
     request = make(session)
     found: list[Applied] = []

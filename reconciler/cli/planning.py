@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +14,10 @@ from reconciler.cli.annotating import annotate_option
 from reconciler.cli.fleets import Choice, fleet_options
 from reconciler.cli.selecting import make_selection, selection_options, store_paths
 from reconciler.cli.session import Session, open_session
-from reconciler.core.selection import Selection, choose
-from reconciler.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from reconciler.core.plan import Plan
+    from reconciler.core.selection import Selection
     from reconciler.database.apply import Planned
     from reconciler.database.statements import Request
 
@@ -26,18 +26,6 @@ FORMATS = ("text", "json", "markdown", "sql")
 format_option = click.option(
     "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to show it."
 )
-
-
-def find_actor() -> str:
-    """Find who asks: the person whom CI acts for, else this machine's user.
-
-    Returns:
-        A name; "" if unknown.
-    """
-    import os
-
-    names = (os.environ.get(key, "") for key in ("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "USER"))
-    return next(filter(None, names), "")
 
 
 def make_request(
@@ -56,44 +44,16 @@ def make_request(
     Raises:
         ReconcilerError: The selection fits nothing.
     """
-    import os
+    from reconciler.runtime.plans import make_plan_request
 
-    from reconciler.core.secret_needs import list_needed_secrets
-    from reconciler.database.statements import Request
-    from reconciler.runtime.secret_values import SecretStores
-
-    environment = os.environ
-    specs = session.load_specs()
-    stores = SecretStores(config=session.config, environment=environment)
-    selected = choose(specs, selection) if selection and not selection.is_empty else None
-    planned = specs if selected is None else [spec for spec in specs if spec.name in selected]
-    return Request(
-        specs=specs,
-        selected=selected,
-        secrets=stores.collect(list_needed_secrets(planned)),
-        owner=session.config.owner,
-        target=session.target,
+    return make_plan_request(
+        session.config,
+        session.target,
+        session.load_specs(),
+        environment=os.environ,
         adopt=adopt,
-        actor=find_actor(),
-        commit=environment.get("GITHUB_SHA") or environment.get("CI_COMMIT_SHA", ""),
+        selection=selection,
     )
-
-
-def refuse_problems(planned: Planned) -> None:
-    """Stop when the server cannot take some of the specs.
-
-    Args:
-        planned: The plan, with the problems.
-
-    Raises:
-        InvalidInputError: There is at least one problem.
-    """
-    if planned.problems:
-        from reconciler.loader.problems import describe_place
-
-        raise InvalidInputError(
-            [describe_place(problem.place, problem.message) for problem in planned.problems]
-        )
 
 
 def show_plan(planned: Planned, request: Request, form: str) -> None:
@@ -141,6 +101,7 @@ def plan_session(session: Session, request: Request, *, check: bool) -> Planned:
         ReconcilerError: As `plan_target`.
     """
     from reconciler.database.apply import plan_target
+    from reconciler.runtime.plans import refuse_problems
 
     with session.connect() as conn:
         planned = plan_target(conn, request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reconciler.cli import exits
-from reconciler.cli.planning import find_actor, make_request, refuse_problems
+from reconciler.cli.planning import make_request
 from reconciler.cli.session import Session, open_session, target_options
 from reconciler.cli.watching import Journal, Stop, connect_warily, keep_on, read_interval
+from reconciler.core.askers import find_actor
 from reconciler.core.names import list_some
 from reconciler.errors import ReconcilerError, RefusedError
 
@@ -103,6 +105,7 @@ class Rounds:
                 was changed.
         """
         from reconciler.database.apply import plan_target, require_consent
+        from reconciler.runtime.plans import refuse_problems
 
         session = self.open_session()
         request = _make_request(session)
@@ -210,7 +213,7 @@ class Rounds:
 
 def _make_request(session: Session) -> Request:
     request = make_request(session)
-    actor = find_actor()
+    actor = find_actor(os.environ)
     return replace(request, actor=f"reconcile ({actor})" if actor else "reconcile")
 
 

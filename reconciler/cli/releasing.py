@@ -10,8 +10,9 @@ import click
 from reconciler.cli import exits
 from reconciler.cli.applying import apply_shown, emergency_option
 from reconciler.cli.asking import dry_run_option, yes_option
-from reconciler.cli.planning import find_actor, show_plan
+from reconciler.cli.planning import show_plan
 from reconciler.cli.session import open_session, target_options
+from reconciler.core.askers import find_actor, find_commit
 from reconciler.core.names import SQL_OWNER, is_name
 from reconciler.core.ownership import Handover
 
@@ -88,8 +89,8 @@ def _give_up(session: Session, handover: Handover, *, asks: bool, dry_run: bool,
         owner=session.config.owner,
         target=session.target,
         handover=handover,
-        actor=find_actor(),
-        commit=os.environ.get("GITHUB_SHA") or os.environ.get("CI_COMMIT_SHA", ""),
+        actor=find_actor(os.environ),
+        commit=find_commit(os.environ),
         emergency=emergency,
     )
     with session.connect() as conn:

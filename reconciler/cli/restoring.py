@@ -13,6 +13,7 @@ from reconciler.cli.asking import dry_run_option, yes_option
 from reconciler.cli.planning import FORMATS
 from reconciler.cli.rolling_back import make_past_request, show_past_plan
 from reconciler.cli.session import open_session, target_options
+from reconciler.core.askers import find_commit
 from reconciler.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def restore(
     _refuse_declared(session, names)
     with session.connect() as conn:
         restored = find_comeback(conn, names, owner=session.config.owner)
-        commit = os.environ.get("GITHUB_SHA") or os.environ.get("CI_COMMIT_SHA", "")
+        commit = find_commit(os.environ)
         request = make_past_request(session, restored, commit=commit, emergency=emergency)
         planned = show_past_plan(conn, request, form)
         if dry_run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -9,8 +10,9 @@ import click
 from reconciler.cli import exits
 from reconciler.cli.applying import apply_shown, consent_option, emergency_option
 from reconciler.cli.asking import dry_run_option, yes_option
-from reconciler.cli.planning import FORMATS, find_actor, show_plan
+from reconciler.cli.planning import FORMATS, show_plan
 from reconciler.cli.session import open_session, target_options
+from reconciler.core.askers import find_actor
 from reconciler.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -98,7 +100,7 @@ def make_past_request(session: Session, restored: Restored, *, commit: str, emer
         past=restored.past,
         owner=session.config.owner,
         target=session.target,
-        actor=find_actor(),
+        actor=find_actor(os.environ),
         commit=commit,
         emergency=emergency,
     )
