@@ -7,6 +7,7 @@ Every error says what happened and what to do; the command line prints `str(erro
     ├── ConfigError                 no configuration, no such target, an unset variable
     ├── DatabaseError               the target could not be read or written
     │   ├── ConnectError            no server, wrong password, wrong database, connection lost
+    │   │   └── BusyError           the server is there, and has no time or no connection for this
     │   ├── PgCronMissingError      the extension is not in this database
     │   ├── RightsError             the role may not do this
     │   └── MigrationError          the schema on the target does not fit this release
@@ -64,6 +65,10 @@ class DatabaseError(ReconcilerError):
 
 class ConnectError(DatabaseError):
     """No connection to the target, or it went away."""
+
+
+class BusyError(ConnectError):
+    """The target is there, and has no time or no connection for this now."""
 
 
 class PgCronMissingError(DatabaseError):

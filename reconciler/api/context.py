@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
 from fastapi import Depends, Request
 
+from reconciler.runtime.shared_answers import SharedAnswers
+
 from .callers import KnownCallers
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class Service:
         allowed_hosts: Hosts that jobs made through the service may call although their addresses are private.
         now: The clock.
         known_callers: Whose tokens were found good a moment ago.
+        answers: What takes long to find, kept for a moment for all who ask.
     """
 
     connections: ThreadConnections
@@ -81,6 +84,7 @@ class Service:
     allowed_hosts: frozenset[str] = frozenset()
     now: Callable[[], datetime] = _now
     known_callers: KnownCallers = field(default_factory=KnownCallers)
+    answers: SharedAnswers = field(default_factory=SharedAnswers, compare=False)
 
 
 def find_service(request: Request) -> Service:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -123,8 +123,4 @@ def read_config(config_path: Path | None, dsn: str | None = None) -> Config:
         The configuration.
     """
     config = load_config(config_path or find_config(Path.cwd()))
-    if dsn is None:
-        return config
-    # Before the target is resolved: its own dsn may need a variable that is not set here.
-    targets = {name: replace(target, dsn=dsn) for name, target in config.targets.items()}
-    return replace(config, targets=targets)
+    return config if dsn is None else config.with_dsn(dsn)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -116,3 +116,14 @@ class Config:
     targets: Mapping[str, Target]
     default_target: str
     secrets: Mapping[str, Secret]
+
+    def with_dsn(self, dsn: str) -> Config:
+        """Let all targets be where somebody said, whatever the file says.
+
+        To be done before a target is resolved: its own dsn may need a variable that is not set.
+
+        Args:
+            dsn: A connection string.
+        """
+        targets = {name: replace(target, dsn=dsn) for name, target in self.targets.items()}
+        return replace(self, targets=targets)

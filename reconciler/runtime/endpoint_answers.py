@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from reconciler.core.endpoint_requests import Problem
 from reconciler.errors import (
+    BusyError,
     ConnectError,
     DatabaseError,
     InvalidInputError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _LARGEST_RESULT: Final = 64 * 1024
 _LONGEST_ERROR: Final = 2000
 _RETRY_AFTER: Final = 30
+_BUSY_RETRY_AFTER: Final = 5
 _STATUSES: Final = ("completed", "failed", "pending", "cancelled", "running", "lost")
 
 
@@ -97,6 +99,13 @@ def make_problem(error: ReconcilerError) -> Problem:
     if isinstance(error, InvalidInputError):
         detail = "; ".join(problem.replace("\n", " ") for problem in error.problems)
         return Problem(status=400, detail=detail, remedy="send another value")
+    if isinstance(error, BusyError):
+        return Problem(
+            status=503,
+            detail="the database has no time for this",
+            remedy="call again; the log of this process says more",
+            headers={"Retry-After": str(_BUSY_RETRY_AFTER)},
+        )
     if isinstance(error, ConnectError):
         return Problem(
             status=503,
