@@ -47,6 +47,8 @@ class Limits:
         max_body: Bytes of a body at the most.
         rate: Requests a second that one token, or one address without a token, may send on average.
         burst: How many it may send at once.
+        failed_rate: Requests a second with a token that is no good, from one address on average.
+        failed_burst: How many of these at once.
         page: Items of a page, where the caller does not say.
         max_page: Items of a page at the most.
     """
@@ -54,6 +56,8 @@ class Limits:
     max_body: int = 1024 * 1024
     rate: float = 1000.0
     burst: int = 2000
+    failed_rate: float = 1.0
+    failed_burst: int = 20
     page: int = 50
     max_page: int = 500
 
@@ -72,6 +76,7 @@ class Service:
         files: The spec files; None where the service knows none.
         limits: What one caller may ask for.
         allowed_hosts: Hosts that jobs made through the service may call although their addresses are private.
+        hosts: Names by which the service may be called, without ports; any where there is none.
         now: The clock.
         known_callers: Whose tokens were found good a moment ago.
         answers: What takes long to find, kept for a moment for all who ask.
@@ -82,6 +87,7 @@ class Service:
     files: SpecFiles | None = None
     limits: Limits = field(default_factory=Limits)
     allowed_hosts: frozenset[str] = frozenset()
+    hosts: frozenset[str] = frozenset()
     now: Callable[[], datetime] = _now
     known_callers: KnownCallers = field(default_factory=KnownCallers)
     answers: SharedAnswers = field(default_factory=SharedAnswers, compare=False)

@@ -32,6 +32,7 @@ from . import (
     scheduler_routes,
 )
 from .app import make_run_routes
+from .guard import Guard
 from .pages import page_routes
 from .problems import COMMON_PROBLEMS, handle_problems
 
@@ -56,6 +57,8 @@ _ROUTERS: Final = (
     metrics_routes.router,
     page_routes.router,
 )
+
+_RUN_PATH: Final = "/api/jobs/run"
 
 
 def make_service_app(
@@ -98,6 +101,8 @@ def make_service_app(
     app.state.endpoint = endpoint
     app.state.aclose = aclose
     handle_problems(app)
+    own_limits = {} if endpoint is None else {_RUN_PATH: endpoint.max_body}
+    app.add_middleware(Guard, limits=service.limits, hosts=service.hosts, body_limits=own_limits)
     if endpoint is not None:
         # Only the call that does jobs: putting and reading them is the API's, with its scopes.
         app.router.routes.append(make_run_routes(endpoint, "/api")[0])

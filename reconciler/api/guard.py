@@ -1,0 +1,223 @@
+"""What stands before every route: limits, headers that keep browsers safe, the refusal of other sites.
+
+Knows no route and no token. Plain ASGI: what it wraps may stream.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+
+from reconciler.core.endpoint_requests import Problem
+from reconciler.core.request_rates import Rate
+from reconciler.runtime.endpoint_answers import make_too_long
+
+from .problems import make_response, make_unforeseen
+from .visitors import Visitors, find_address, render_wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from .context import Limits
+
+PAGE_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "frame-ancestors 'none'; form-action 'self'; base-uri 'none'"
+)
+"""What a page may do: load what lies beside it, and send forms there."""
+DATA_POLICY: Final = "default-src 'none'; frame-ancestors 'none'; form-action 'none'; base-uri 'none'"
+
+_HEADERS: Final[Mapping[str, str]] = {
+    "X-Content-Type-Options": "nosniff",
+    # no-referrer would make browsers hide where our own forms come from.
+    "Referrer-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cache-Control": "no-store",
+}
+_TRANSPORT: Final = "max-age=31536000"
+_READING: Final = ("GET", "HEAD", "OPTIONS", "TRACE")
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Guard:
+    """Lets requests through to an application.
+
+    Args:
+        app: The application.
+        limits: What one caller may ask for.
+        hosts: Names by which the service may be called; any where there is none.
+        body_limits: Bytes of a body, for paths that have a limit of their own.
+        clock: Seconds of a clock that nobody sets.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limits: Limits,
+        hosts: frozenset[str] = frozenset(),
+        body_limits: Mapping[str, int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._app = app
+        self._max_body = limits.max_body
+        self._body_limits = body_limits or {}
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._visitors = Visitors(
+            rate=Rate(per_second=limits.rate, burst=limits.burst),
+            failures=Rate(per_second=limits.failed_rate, burst=limits.failed_burst),
+            clock=clock,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        scope["state"] = state = dict(scope.get("state", {}))
+        state["request_id"] = _find_request_id(headers)
+        most = self._find_body_limit(scope)
+        visit = _Visit(scope, receive, send, self._visitors, most)
+        refusal = self._refuse(scope, headers, most)
+        if refusal is not None:
+            await make_response(refusal)(scope, receive, visit.send)
+            return
+        try:
+            await self._app(scope, visit.receive, visit.send)
+        except Exception as error:
+            if visit.is_started:
+                raise
+            await make_unforeseen(error)(scope, receive, visit.send)
+
+    def _refuse(self, scope: Scope, headers: Headers, most: int) -> Problem | None:
+        host = headers.get("host", "")
+        if self._hosts and _strip_port(host) not in self._hosts:
+            return Problem(
+                status=400,
+                detail="the service is not called by this name",
+                remedy="call it by one of the names that it was started with",
+            )
+        wait = self._visitors.count(find_address(scope.get("client")), headers.get("authorization", ""))
+        if wait:
+            return Problem(
+                status=429,
+                detail="there are too many requests, or too many with tokens that are no good",
+                remedy="come again later, and less often",
+                headers={"Retry-After": render_wait(wait)},
+            )
+        if scope["method"] not in _READING and not _is_own_site(headers, host):
+            return Problem(
+                status=403,
+                detail="a page of another site sent this request",
+                remedy="send it from the service's own pages, or from a program",
+            )
+        length = headers.get("content-length", "")
+        return make_too_long(most) if length.isdecimal() and int(length) > most else None
+
+    def _find_body_limit(self, scope: Scope) -> int:
+        path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
+        return self._body_limits.get(path, self._max_body)
+
+
+class _Visit:
+    """One request on its way: what is read of it, and what is answered."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, visitors: Visitors, most: int) -> None:
+        self.is_started = False
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._visitors = visitors
+        self._most = most
+        self._length = 0
+        self._is_refused = False
+        headers = Headers(scope=scope)
+        self._authorization = headers.get("authorization", "")
+        self._digest = None
+        if "idempotency-key" in headers:
+            self._digest = scope["state"]["body_digest"] = sha256()
+
+    async def receive(self) -> Message:
+        """Give the next part of the body to the application, as long as it is not too long."""
+        message = await self._receive()
+        part = message.get("body", b"")
+        self._length += len(part)
+        if self._length > self._most:
+            self._is_refused = True
+            raise HTTPException(413)
+        if self._digest is not None:
+            self._digest.update(part)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send what the application answers, with what every answer has."""
+        if self._is_refused and not self.is_started:
+            # Whatever the application makes of a body that ends in the middle.
+            self._is_refused = False
+            await make_response(make_too_long(self._most))(self._scope, self._receive, self.send)
+            self._is_refused = True
+            return
+        if self._is_refused and message["type"] == "http.response.body":
+            return
+        if message["type"] == "http.response.start":
+            self.is_started = True
+            self._note(message["status"])
+            _add_headers(self._scope, message)
+        await self._send(message)
+
+    def _note(self, status: int) -> None:
+        if not self._authorization:
+            return
+        caller = self._scope["state"].get("caller")
+        address = find_address(self._scope.get("client"))
+        name = "" if caller is None else caller.token_id
+        self._visitors.note(address, self._authorization, status=status, name=name)
+
+
+def _add_headers(scope: Scope, message: Message) -> None:
+    headers = MutableHeaders(scope=message)
+    is_page = headers.get("content-type", "").startswith("text/html")
+    headers.setdefault("Content-Security-Policy", PAGE_POLICY if is_page else DATA_POLICY)
+    for name, value in _HEADERS.items():
+        headers.setdefault(name, value)
+    if scope.get("scheme") == "https":
+        headers.setdefault("Strict-Transport-Security", _TRANSPORT)
+    headers["X-Request-Id"] = scope["state"]["request_id"]
+
+
+def _is_own_site(headers: Headers, host: str) -> bool:
+    """Tell whether a request comes from no page, or from one of ours; browsers alone send these headers."""
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is None or _read_host(origin) == host.lower()
+
+
+def _read_host(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _strip_port(host: str) -> str:
+    return re.sub(r":\d*$", "", host.lower())
+
+
+def _find_request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
