@@ -15,9 +15,9 @@ WITH listed AS MATERIALIZED (
                 ELSE false END AS is_triggered,
            CASE WHEN %(query)s::text IS NULL THEN true
                 ELSE strpos(lower(concat_ws(E'\n', d.name, d.owner, d.spec ->> 'description',
-                         (SELECT string_agg(l.key || '=' || l.value, E'\n')
-                            FROM json_each_text(CASE WHEN json_typeof(d.spec -> 'labels') = 'object'
-                                                     THEN d.spec -> 'labels' ELSE '{}' END) AS l))),
+                         CASE WHEN json_typeof(d.spec -> 'labels') = 'object'
+                              THEN (SELECT string_agg(l.key || '=' || l.value, E'\n')
+                                      FROM json_each_text(d.spec -> 'labels') AS l) END)),
                      lower(%(query)s)) > 0 END AS is_match
       FROM reconciler.definitions d
       LEFT JOIN cron.job j ON j.jobid = d.jobid
@@ -28,23 +28,20 @@ WITH listed AS MATERIALIZED (
            %(query)s::text IS NULL OR strpos(lower(coalesce(j.jobname::text, '')), lower(%(query)s)) > 0
       FROM cron.job j
      WHERE NOT EXISTS (SELECT FROM reconciler.definitions d WHERE d.jobid = j.jobid)
-), newest AS MATERIALIZED (
-    SELECT r.jobid, r.start_time, r.end_time - r.start_time AS duration,
-           CASE WHEN r.status IN ('succeeded', 'failed') THEN r.status ELSE 'running' END AS status,
-           CASE WHEN r.status = 'failed' THEN rtrim(r.return_message, E'\n') END AS error,
-           row_number() OVER (PARTITION BY r.jobid ORDER BY r.runid DESC) AS place
+), recent AS MATERIALIZED (
+    SELECT r.jobid, r.runid, r.status, r.start_time
       FROM cron.job_run_details r
       JOIN listed a ON a.jobid = r.jobid AND a.is_direct
      WHERE r.runid > (SELECT coalesce(max(runid), 0) - 20000 FROM cron.job_run_details)
 ), details AS (
-    SELECT n.jobid,
-           max(n.start_time) FILTER (WHERE n.place = 1 AND n.status = 'running') AS running_since,
+    SELECT r.jobid,
+           max(r.start_time) FILTER (WHERE r.runid = ends.last AND r.status <> 'failed') AS running_since,
            -- The newest failures, down to the newest success.
-           count(*) FILTER (WHERE n.status = 'failed' AND n.place < coalesce(good.place, n.place + 1)) AS failures
-      FROM newest n
-      LEFT JOIN (SELECT jobid, min(place) AS place FROM newest WHERE status = 'succeeded' GROUP BY jobid) AS good
-             ON good.jobid = n.jobid
-     GROUP BY n.jobid
+           count(*) FILTER (WHERE r.status = 'failed')                                   AS failures
+      FROM recent r
+      JOIN (SELECT jobid, max(runid) AS last, max(runid) FILTER (WHERE status = 'succeeded') AS good
+              FROM recent GROUP BY jobid) AS ends ON ends.jobid = r.jobid AND r.runid > coalesce(ends.good, 0)
+     GROUP BY r.jobid
 ), running AS (
     SELECT l.job_name, max(l.run_at) AS since,
            -- No worker has begun with any of them.
@@ -55,7 +52,7 @@ WITH listed AS MATERIALIZED (
 ), open_alerts AS (
     SELECT job_name, count(*) AS found, bool_or(kind = 'missed') AS has_missed
       FROM reconciler.alerts WHERE resolved_at IS NULL GROUP BY job_name
-), fared AS MATERIALIZED (
+), fared AS (
     SELECT a.*, o.status = 'pending' AND o.active AS is_waiting, o.run_at AS waits_until,
            a.jobid IS NOT NULL AND a.schedule IS NULL AND row_security_active('cron.job') AS is_hidden,
            coalesce(s.consecutive_failures, details.failures, 0)::integer AS consecutive_failures,
@@ -63,8 +60,7 @@ WITH listed AS MATERIALIZED (
                     -- A one-time job is in the log when it is over.
                     CASE WHEN o.status = 'running' AND o.handler IS NOT NULL THEN o.started_at END) AS running_since,
            coalesce(running.is_queued, false)           AS is_queued,
-           p.job_name IS NOT NULL AS paused, p.until AS paused_until, coalesce(p.reason, '') AS pause_reason,
-           coalesce(p.paused_by, '') AS paused_by,
+           p.job_name IS NOT NULL                       AS paused,
            coalesce(open_alerts.found, 0)::integer      AS open_alerts,
            coalesce(open_alerts.has_missed, false)      AS has_missed
       FROM listed a
@@ -75,8 +71,7 @@ WITH listed AS MATERIALIZED (
       LEFT JOIN reconciler.job_states s ON s.name = a.name AND NOT a.is_direct
       -- What waits or runs is in this part of the table.
       LEFT JOIN reconciler.jobs_open o ON o.job_name = a.name AND o.once AND a.kind <> 'entry'
-      LEFT JOIN reconciler.pauses p
-             ON p.job_name = a.name AND a.kind <> 'entry' AND (p.until IS NULL OR p.until > clock_timestamp())
+      LEFT JOIN reconciler.pauses p ON p.job_name = a.name AND a.kind <> 'entry' AND (p.until IS NULL OR p.until > now())
 ), judged AS MATERIALIZED (
     SELECT f.*,
            CASE WHEN f.running_since IS NOT NULL THEN CASE WHEN f.is_queued THEN 'queued' ELSE 'running' END
@@ -90,7 +85,7 @@ WITH listed AS MATERIALIZED (
                 ELSE 'no_entry' END AS state
       FROM fared f
      WHERE %(own)s OR NOT starts_with(f.name, 'reconciler-')
-), fitting AS MATERIALIZED (
+), fitting AS NOT MATERIALIZED (
     SELECT * FROM judged
      WHERE is_match AND (%(owner)s::text IS NULL OR owner = %(owner)s) AND (%(kind)s::text IS NULL OR kind = %(kind)s)
        AND (%(state)s::text IS NULL OR state = %(state)s)
@@ -104,6 +99,14 @@ WITH listed AS MATERIALIZED (
      WHERE %(after_name)s::text IS NULL OR (name, number) > (%(after_name)s COLLATE "C", %(after_number)s::bigint)
      ORDER BY name, number
      LIMIT %(limit)s
+), newest AS (
+    SELECT r.jobid, r.start_time, r.end_time - r.start_time AS duration,
+           CASE WHEN r.status IN ('succeeded', 'failed') THEN r.status ELSE 'running' END AS status,
+           CASE WHEN r.status = 'failed' THEN rtrim(r.return_message, E'\n') END AS error,
+           row_number() OVER (PARTITION BY r.jobid ORDER BY r.runid DESC) AS place
+      FROM cron.job_run_details r
+      JOIN page a ON a.jobid = r.jobid AND a.is_direct
+     WHERE r.runid > (SELECT coalesce(max(runid), 0) - 20000 FROM cron.job_run_details)
 ), direct AS (
     SELECT n.jobid,
            max(n.status) FILTER (WHERE n.place = 1)     AS status,
@@ -113,7 +116,7 @@ WITH listed AS MATERIALIZED (
            array_agg(n.status ORDER BY n.place)         AS statuses,
            array_agg(extract(epoch FROM n.duration)::double precision ORDER BY n.place) AS seconds
       FROM newest n
-     WHERE n.place <= 20 AND n.jobid IN (SELECT jobid FROM page)
+     WHERE n.place <= 20
      GROUP BY n.jobid
 )
 SELECT head.total, head.counts, head.is_hiding, a.number,
@@ -136,14 +139,15 @@ SELECT head.total, head.counts, head.is_hiding, a.number,
        CASE WHEN json_typeof(d.spec -> 'after') = 'array'
             THEN ARRAY(SELECT json_array_elements_text(d.spec -> 'after')) ELSE '{}' END AS after,
        (d.spec ->> 'once')::timestamptz AS once_at,
-       a.consecutive_failures, a.running_since, a.is_queued, a.paused, a.paused_until, a.pause_reason, a.paused_by,
-       a.retired_until, a.open_alerts, a.has_missed,
+       a.consecutive_failures, a.running_since, a.is_queued, a.paused, p.until AS paused_until,
+       coalesce(p.reason, '') AS pause_reason, coalesce(p.paused_by, '') AS paused_by, a.retired_until, a.open_alerts, a.has_missed,
        coalesce(CASE WHEN a.is_direct THEN direct.statuses ELSE recent.statuses END, '{}') AS recent_statuses,
        coalesce(CASE WHEN a.is_direct THEN direct.seconds ELSE recent.seconds END, '{}')   AS recent_seconds
   FROM head
   LEFT JOIN page a ON true
   LEFT JOIN reconciler.definitions d ON d.name = a.name AND a.kind <> 'entry'
   LEFT JOIN reconciler.timings t ON t.name = d.name
+  LEFT JOIN reconciler.pauses p ON a.paused AND p.job_name = d.name
   LEFT JOIN direct ON direct.jobid = a.jobid
   LEFT JOIN LATERAL (
        SELECT l.status, l.run_at, l.error_message AS error, l.completed_at - l.run_at AS duration
