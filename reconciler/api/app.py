@@ -114,7 +114,7 @@ def make_run_routes(endpoint: RunEndpoint, prefix: str) -> list[Route]:
 
     async def enqueue(request: Request) -> Answer:
         call = _make_call(request)
-        refusal = endpoint.refuse(call)
+        refusal = await endpoint.refuse(call)
         if refusal is not None:
             return refusal
         body = await _read_body(request, endpoint.max_body)

@@ -53,10 +53,23 @@ class BearerTokens:
         Returns:
             True for `Bearer` with one of the tokens.
         """
-        scheme, _, token = (authorization or "").strip().partition(" ")
-        given = _digest(token.strip())
+        token = read_bearer(authorization)
+        given = _digest(token or "")
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
-        return scheme.lower() == "bearer" and any(matches)
+        return token is not None and any(matches)
+
+
+def read_bearer(authorization: str | None) -> str | None:
+    """Read the token of a call.
+
+    Args:
+        authorization: The header of that name.
+
+    Returns:
+        The token; None where there is none, or one of another scheme.
+    """
+    scheme, _, token = (authorization or "").strip().partition(" ")
+    return (token.strip() or None) if scheme.lower() == "bearer" else None
 
 
 def _digest(value: str) -> bytes:

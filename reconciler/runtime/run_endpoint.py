@@ -1,7 +1,7 @@
 """The run endpoint: calls that claim jobs and do them, put jobs, and ask for one; whoever brings them.
 
 A web framework, or a function of a serverless platform, hands a call in and takes the answer out. Every call
-needs one of the endpoint's tokens. Knows no framework.
+needs one of the endpoint's tokens, or one that whoever runs the endpoint lets in. Knows no framework.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import asyncio
 import logging
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from reconciler.core.bearer_tokens import BearerTokens
+from reconciler.core.bearer_tokens import BearerTokens, read_bearer
 from reconciler.core.endpoint_requests import Problem, RunRequest, RunRules, parse_new_job, parse_run_request
 from reconciler.core.hidden import Hidden
 from reconciler.errors import ReconcilerError
@@ -34,7 +34,7 @@ from .performers import Performer
 from .shared_connections import Connections, SharedConnections, borrow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
     from datetime import timedelta
 
     from .handlers import Handlers
@@ -48,6 +48,9 @@ _OPTIONS: Final = (
     *("queue", "run_at", "priority", "unique_key", "ordering_key", "max_attempts", "timeout", "type"),
 )
 
+Authorize: TypeAlias = "Callable[[str], Awaitable[Problem | None]]"
+"""Lets a token in that is none of the endpoint's own, and says why where it does not."""
+
 
 class RunEndpoint:
     """Answers calls. For one event loop.
@@ -59,6 +62,11 @@ class RunEndpoint:
         rules: What one call may ask for.
         concurrency: How many jobs are done at once, over all calls.
         max_body: Bytes of a body at the most.
+        authorize: Asked about every other token; with it the endpoint may have no token of its own.
+
+    Attributes:
+        max_body: As given.
+        authorize: As given; whoever serves the endpoint may set it before the first call.
 
     Raises:
         ConfigError: There is no token, or the connection string is none.
@@ -73,16 +81,19 @@ class RunEndpoint:
         rules: RunRules | None = None,
         concurrency: int = 20,
         max_body: int = 8 * 1024 * 1024,
+        authorize: Authorize | None = None,
     ) -> None:
-        self._tokens = BearerTokens([tokens] if isinstance(tokens, str | Hidden) else tokens)
+        own = [tokens] if isinstance(tokens, str | Hidden) else list(tokens)
+        self._tokens = BearerTokens(own) if own or authorize is None else None
         self._rules = rules or RunRules()
         self._own = SharedConnections(database) if isinstance(database, str) else None
         self._connections: Connections = self._own or database  # type: ignore[assignment] # one of both is there
         self._performer = Performer(self._connections, handlers, concurrency=concurrency)
         self._drains: dict[asyncio.Task[None], Drain] = {}
         self.max_body = max_body
+        self.authorize = authorize
 
-    def refuse(self, call: Call) -> Answer | None:
+    async def refuse(self, call: Call) -> Answer | None:
         """Refuse a call that brings no right token, or too much; before its body is read.
 
         Args:
@@ -92,12 +103,25 @@ class RunEndpoint:
             The refusal; None where the call may come in.
         """
         authorization = call.find_header("authorization")
-        if not self._tokens.has(authorization):
-            return make_problem_answer(make_unauthorized(is_given=bool(authorization)))
+        if self._tokens is None or not self._tokens.has(authorization):
+            refusal = await self._refuse_token(authorization)
+            if refusal is not None:
+                return refusal
         length = call.find_header("content-length") or "0"
         if length.isdigit() and len(length) < 20 and int(length) > self.max_body:
             return self.refuse_body()
         return None
+
+    async def _refuse_token(self, authorization: str | None) -> Answer | None:
+        """Refuse a token that is none of ours, unless whoever runs the endpoint lets it in."""
+        token = read_bearer(authorization)
+        if token is None or self.authorize is None:
+            return make_problem_answer(make_unauthorized(is_given=bool(authorization)))
+        try:
+            problem = await self.authorize(token)
+        except ReconcilerError as error:
+            return _explain(error)
+        return None if problem is None else make_problem_answer(problem)
 
     def refuse_body(self) -> Answer:
         """Refuse a body that is too long."""
@@ -114,7 +138,7 @@ class RunEndpoint:
         Returns:
             200 with the results; 202 where the caller does not wait.
         """
-        refusal = self.refuse(call) or self._refuse_method(call, "POST")
+        refusal = await self.refuse(call) or self._refuse_method(call, "POST")
         if refusal is not None:
             return refusal
         prefer = call.find_header("prefer") or ""
@@ -149,7 +173,7 @@ class RunEndpoint:
         Returns:
             201 with its id; 200 with the id of the open job that has its unique key.
         """
-        refusal = self.refuse(call) or self._refuse_method(call, "POST")
+        refusal = await self.refuse(call) or self._refuse_method(call, "POST")
         if refusal is not None:
             return refusal
         if len(call.body) > self.max_body:
@@ -175,7 +199,7 @@ class RunEndpoint:
         Returns:
             200 with the job; 404 where there is none, or none any more.
         """
-        refusal = self.refuse(call) or self._refuse_method(call, "GET", "HEAD")
+        refusal = await self.refuse(call) or self._refuse_method(call, "GET", "HEAD")
         if refusal is not None:
             return refusal
         is_id = job_id.isascii() and job_id.isdigit() and len(job_id) < 20 and int(job_id) <= _LARGEST_ID
