@@ -138,6 +138,25 @@ def parse_new_job(body: bytes) -> NewJob | Problem:
         return _make_bad_request(error)
 
 
+def parse_instant(text: str) -> datetime:
+    """Parse an instant.
+
+    Args:
+        text: In ISO 8601; without an offset it is in UTC.
+
+    Returns:
+        The instant, in UTC.
+
+    Raises:
+        ValueError: It is none.
+    """
+    at = datetime.fromisoformat(text)
+    try:
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except OverflowError as error:
+        raise ValueError(text) from error
+
+
 def _make_bad_request(error: _BadValueError) -> Problem:
     detail, remedy = error.args
     return Problem(status=400, detail=detail, remedy=remedy)
@@ -245,9 +264,8 @@ def _read_instant(key: str, value: object) -> datetime:
     if not isinstance(value, str):
         raise _BadValueError(f"{key} is no instant", remedy)
     try:
-        at = datetime.fromisoformat(value)
-        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
+        return parse_instant(value)
+    except ValueError:
         raise _BadValueError(f"{key} {value[:40]} is no instant in ISO 8601", remedy) from None
 
 

@@ -287,7 +287,13 @@ def put_test(
     )
 
 
-def list_alerts(conn: psycopg.Connection, *, everything: bool = False, limit: int = 100) -> list[ListedAlert]:
+def list_alerts(
+    conn: psycopg.Connection,
+    *,
+    everything: bool = False,
+    limit: int = 100,
+    before: tuple[datetime, int] | None = None,
+) -> list[ListedAlert]:
     """List alerts, the newest first.
 
     Args:
@@ -295,12 +301,14 @@ def list_alerts(conn: psycopg.Connection, *, everything: bool = False, limit: in
         everything: Closed ones too; else those that are open, and those of the last seven days that some
             channel has not been told of.
         limit: How many at most.
+        before: When the last one of the page before was opened, and its id; None for the first page.
 
     Returns:
         The alerts with what became of their messages.
     """
+    opened_at, alert_id = before or (None, None)
     with conn.cursor(row_factory=class_row(ListedAlert)) as cursor:
-        values = {"all": everything, "limit": limit}
+        values = {"all": everything, "limit": limit, "before": opened_at, "before_id": alert_id}
         return cursor.execute(load_queries("alerts")["list_alerts"], values).fetchall()
 
 

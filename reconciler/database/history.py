@@ -89,13 +89,16 @@ class Touch(Head):
         return read_change(self.change)
 
 
-def list_revisions(conn: psycopg.Connection, *, owner: str | None, limit: int) -> list[Head]:
+def list_revisions(
+    conn: psycopg.Connection, *, owner: str | None, limit: int, before: int | None = None
+) -> list[Head]:
     """List revisions, the newest first.
 
     Args:
         conn: To the target.
         owner: Whose; None for everybody's.
         limit: How many at the most.
+        before: The last one of the page before; None for the first page.
 
     Returns:
         The revisions; none where nothing was ever applied.
@@ -104,7 +107,7 @@ def list_revisions(conn: psycopg.Connection, *, owner: str | None, limit: int) -
         return []
     with conn.cursor(row_factory=class_row(Head)) as cursor:
         query = load_queries("history")["list_revisions"]
-        return cursor.execute(query, {"owner": owner, "limit": limit}).fetchall()
+        return cursor.execute(query, {"owner": owner, "limit": limit, "before": before}).fetchall()
 
 
 def find_revision(conn: psycopg.Connection, number: int) -> Whole:

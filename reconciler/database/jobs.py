@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from reconciler.errors import ReconcilerError
 
 
+LONGEST_LISTED: Final = 8192
+"""Characters of a payload or a result that a page of a list has still."""
 _ROLLED_BACK: Final = "40"
 """The class of SQLSTATEs that say something about the caller's transaction: callers try such a one again."""
 _STOPPED: Final = (errors.QueryCanceled, errors.LockNotAvailable)
@@ -69,6 +71,21 @@ class End:
     is_lost: bool
     where: str
     role: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedJob:
+    """A job as a page of a list has it.
+
+    Attributes:
+        job: The job; its payload and its result are None where they are left out.
+        payload_omitted: Whether the payload is left out, because it is long.
+        result_omitted: Whether the result is.
+    """
+
+    job: QueuedJob
+    payload_omitted: bool
+    result_omitted: bool
 
 
 Step: TypeAlias = Ask | Literal["look"]
@@ -148,11 +165,42 @@ def read_jobs(
     Raises:
         ReconcilerError: They could not be read.
     """
-    if status is not None and status not in ASKED_STATUSES:
-        raise InvalidInputError([f"{status!r} is no status of a job: ask for {', '.join(ASKED_STATUSES)}"])
+    _check_status(status)
     values = {"status": status, "queue": queue, "handler": handler, "job_name": job_name, "limit": limit}
     rows = yield from _ask("no jobs were read", "list_jobs", **values)
     return [_make_job(row) for row in rows]
+
+
+def read_page(
+    *,
+    status: str | None,
+    queue: str | None,
+    handler: str | None,
+    job_name: str | None,
+    before: int | None,
+    limit: int,
+) -> Generator[Step, Any, list[ListedJob]]:
+    """Read a page of the list of jobs, the newest first; that needs the right to read the tables.
+
+    Args:
+        status: As for `read_jobs`.
+        queue: As there.
+        handler: As there.
+        job_name: As there.
+        before: The last job of the page before; None for the first page.
+        limit: How many at the most.
+
+    Returns:
+        The jobs. What is longer than `LONGEST_LISTED` characters is left out of each.
+
+    Raises:
+        ReconcilerError: They could not be read.
+    """
+    _check_status(status)
+    values = {"status": status, "queue": queue, "handler": handler, "job_name": job_name, "limit": limit}
+    rows = yield from _ask("no jobs were read", "list_page", before=before, longest=LONGEST_LISTED, **values)
+    omitted = ("payload_omitted", "result_omitted")
+    return [ListedJob(**{name: row.pop(name) for name in omitted}, job=_make_job(row)) for row in rows]
 
 
 def cancel_job(job_id: int) -> Generator[Step, Any, str | None]:
@@ -281,6 +329,11 @@ def _explain(error: psycopg.Error, what: str, end: End) -> ReconcilerError:
 def _make_job(row: Mapping[str, Any]) -> QueuedJob:
     texts = {name: None if row[name] is None else json.loads(row[name]) for name in ("payload", "result")}
     return QueuedJob(**{**row, **texts})
+
+
+def _check_status(status: str | None) -> None:
+    if status is not None and status not in ASKED_STATUSES:
+        raise InvalidInputError([f"{status!r} is no status of a job: ask for {', '.join(ASKED_STATUSES)}"])
 
 
 def _read_text(value: Any) -> str | None:

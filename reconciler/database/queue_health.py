@@ -80,15 +80,35 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What holds for the tries of a job that says nothing of its own.
+    """What a queue says of its jobs; of their tries, where they say nothing of their own.
 
     Attributes:
-        max_attempts: How often it is tried.
+        max_attempts: How often a job is tried.
         timeout: How long one try may take.
+        backoff_initial: The wait after the first try.
+        backoff_factor: By what it grows with each try.
+        backoff_max: How long it is at the most.
+        concurrency: How many jobs may run at once; None for any number.
+        rate_count: How many may begin in `rate_per`; None for any number.
+        rate_per: The time of that rate.
+        lease: How long a claim holds without a word of the worker.
+        retention: How long finished jobs are kept.
+        keep_failed: How long dead ones are.
+        held_by: What holds up the jobs behind it in an order, besides one that runs: retry, failed, future.
     """
 
     max_attempts: int
     timeout: timedelta
+    backoff_initial: timedelta
+    backoff_factor: float
+    backoff_max: timedelta
+    concurrency: int | None
+    rate_count: int | None
+    rate_per: timedelta | None
+    lease: timedelta
+    retention: timedelta
+    keep_failed: timedelta
+    held_by: list[str]
 
 
 def require_queues(conn: psycopg.Connection) -> None:
@@ -107,18 +127,23 @@ def require_queues(conn: psycopg.Connection) -> None:
         )
 
 
-def read_queues(conn: psycopg.Connection, queue: str | None = None) -> list[QueueHealth]:
+def read_queues(
+    conn: psycopg.Connection, queue: str | None = None, *, after: str | None = None, limit: int | None = None
+) -> list[QueueHealth]:
     """Read how queues fare, declared or not.
 
     Args:
         conn: To the target.
         queue: One alone; None for all.
+        after: The last queue of the page before; None for the first page.
+        limit: How many at the most; None for all.
 
     Returns:
         By name.
     """
+    values = {"queue": queue, "after": after, "limit": limit}
     with conn.cursor(row_factory=class_row(QueueHealth)) as cursor:
-        return cursor.execute(load_queries("queue_health")["read_queues"], {"queue": queue}).fetchall()
+        return cursor.execute(load_queries("queue_health")["read_queues"], values).fetchall()
 
 
 def read_held(conn: psycopg.Connection, queue: str, *, key: str | None = None, limit: int = 20) -> list[Held]:
@@ -139,7 +164,7 @@ def read_held(conn: psycopg.Connection, queue: str, *, key: str | None = None, l
 
 
 def read_limits(conn: psycopg.Connection, queue: str) -> Limits:
-    """Read what a queue says of the tries of its jobs.
+    """Read what a queue says of its jobs.
 
     Args:
         conn: To the target.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from heapq import merge
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from psycopg.rows import class_row
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
-STATUSES = ("running", "succeeded", "failed", "timed_out", "skipped", "cancelled", "lost")
+RunStatus = Literal["running", "succeeded", "failed", "timed_out", "skipped", "cancelled", "lost"]
+STATUSES: tuple[RunStatus, ...] = get_args(RunStatus)
 """Every status of a run."""
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection, Connection
 
     from reconciler.core.queued_jobs import Enqueued, QueuedJob
-    from reconciler.database.jobs import Step
+    from reconciler.database.jobs import ListedJob, Step
 
     from .callers import AnyAsyncConnection, AnyConnection
 
@@ -213,6 +213,38 @@ def list_jobs(
     """
     work = steps.read_jobs(status=status, queue=queue, handler=handler, job_name=job_name, limit=limit)
     return _carry_out(conn, work)
+
+
+def list_job_page(
+    conn: AnyConnection,
+    *,
+    status: str | None = None,
+    queue: str | None = None,
+    handler: str | None = None,
+    job_name: str | None = None,
+    before: int | None = None,
+    limit: int = 50,
+) -> list[ListedJob]:
+    """Read a page of the list of jobs, the newest first; the role has to have the right to read the tables.
+
+    Args:
+        conn: As for `enqueue`.
+        status: As for `get_jobs_by_status`; None for any.
+        queue: Of all of them.
+        handler: Of all of them.
+        job_name: The declared job that they come from.
+        before: The last job of the page before; None for the first page.
+        limit: How many at the most.
+
+    Returns:
+        The jobs, without what is long.
+    """
+    return _carry_out(
+        conn,
+        steps.read_page(
+            status=status, queue=queue, handler=handler, job_name=job_name, before=before, limit=limit
+        ),
+    )
 
 
 def cancel_job(conn: AnyConnection, job_id: int) -> str | None:

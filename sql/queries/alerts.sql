@@ -91,10 +91,13 @@ SELECT a.id, a.kind, a.job_name, a.run_id, a.message, a.details, a.occurrences, 
                            'sent_at', d.sent_at) ORDER BY d.id)
                    FROM reconciler.alert_deliveries d WHERE d.alert_id = a.id), '[]') AS deliveries
   FROM reconciler.alerts a
- WHERE %(all)s
-    OR a.resolved_at IS NULL
-    OR (a.kind <> 'test' AND a.opened_at > now() - interval '7 days'
-        AND EXISTS (SELECT FROM reconciler.alert_deliveries d WHERE d.alert_id = a.id AND d.status <> 'sent'))
+ WHERE (%(all)s
+        OR a.resolved_at IS NULL
+        OR (a.kind <> 'test' AND a.opened_at > now() - interval '7 days'
+            AND EXISTS (SELECT FROM reconciler.alert_deliveries d WHERE d.alert_id = a.id AND d.status <> 'sent')))
+   AND (%(before_id)s::bigint IS NULL
+        OR a.opened_at <= %(before)s::timestamptz
+           AND (a.opened_at, a.id) < (%(before)s::timestamptz, %(before_id)s::bigint))
  ORDER BY a.opened_at DESC, a.id DESC
  LIMIT %(limit)s;
 

@@ -7,7 +7,7 @@ SELECT r.id, r.owner, r.target, r.applied_at, r.applied_by, r.actor, r.commit, r
        ARRAY(SELECT c ->> 'action' FROM json_array_elements(r.changes) WITH ORDINALITY AS t (c, n) ORDER BY n) AS actions,
        ARRAY(SELECT c ->> 'name' FROM json_array_elements(r.changes) WITH ORDINALITY AS t (c, n) ORDER BY n) AS names
   FROM reconciler.revisions r
- WHERE %(owner)s::text IS NULL OR r.owner = %(owner)s
+ WHERE (%(owner)s::text IS NULL OR r.owner = %(owner)s) AND (%(before)s::bigint IS NULL OR r.id < %(before)s)
  ORDER BY r.id DESC
  LIMIT %(limit)s;
 

@@ -30,6 +30,51 @@ SELECT j.id, j.queue, j.handler, j.payload::text AS payload, j.type, j.status, j
   FROM reconciler.list_jobs(status => %(status)s::text, queue => %(queue)s::text, handler => %(handler)s::text,
                             job_name => %(job_name)s::text, max => %(limit)s::integer) j;
 
+-- name: list_page
+-- The newest jobs with what is asked for, from a place in the list on; part by part, as in reconciler.list_jobs. What
+-- is long is left out: a page may have many.
+SELECT j.id, j.queue, j.handler, CASE WHEN NOT j.payload_omitted THEN j.payload::text END AS payload, j.type, j.status,
+       j.run_at, j.priority, j.attempts, j.max_attempts, j.losses, j.unique_key, j.ordering_key, j.timeout, j.job_name,
+       j.run_id, j.once, j.active, j.worker, j.lease_until, j.cancelled_by,
+       CASE WHEN NOT j.result_omitted THEN j.result::text END AS result, j.last_error, j.created_at, j.started_at,
+       j.completed_at, j.payload_omitted, j.result_omitted
+  FROM (
+    SELECT l.*,
+           coalesce(pg_column_size(l.payload) > %(longest)s OR length(l.payload::text) > %(longest)s, false)
+               AS payload_omitted,
+           coalesce(pg_column_size(l.result) > %(longest)s OR length(l.result::text) > %(longest)s, false)
+               AS result_omitted
+      FROM (
+        (SELECT j.* FROM reconciler.jobs_open j
+          WHERE (%(status)s::text IS NULL OR %(status)s IN ('pending', 'scheduled', 'running')
+                 AND j.status = CASE %(status)s WHEN 'scheduled' THEN 'pending' ELSE %(status)s END)
+            AND (%(status)s::text IS DISTINCT FROM 'scheduled' OR j.run_at > statement_timestamp())
+            AND (%(queue)s::text IS NULL OR j.queue = %(queue)s)
+            AND (%(handler)s::text IS NULL OR j.handler = %(handler)s)
+            AND (%(job_name)s::text IS NULL OR j.job_name = %(job_name)s)
+            AND (%(before)s::bigint IS NULL OR j.id < %(before)s)
+          ORDER BY j.id DESC LIMIT %(limit)s)
+        UNION ALL
+        (SELECT j.* FROM reconciler.jobs_finished j
+          WHERE j.status IN ('completed', 'cancelled')
+            AND (%(status)s::text IS NULL OR %(status)s IN ('completed', 'cancelled') AND j.status = %(status)s)
+            AND (%(queue)s::text IS NULL OR j.queue = %(queue)s)
+            AND (%(handler)s::text IS NULL OR j.handler = %(handler)s)
+            AND (%(job_name)s::text IS NULL OR j.job_name = %(job_name)s)
+            AND (%(before)s::bigint IS NULL OR j.id < %(before)s)
+          ORDER BY j.id DESC LIMIT %(limit)s)
+        UNION ALL
+        (SELECT j.* FROM reconciler.jobs_finished j
+          WHERE j.status = 'failed' AND (%(status)s::text IS NULL OR %(status)s = 'failed')
+            AND (%(queue)s::text IS NULL OR j.queue = %(queue)s)
+            AND (%(handler)s::text IS NULL OR j.handler = %(handler)s)
+            AND (%(job_name)s::text IS NULL OR j.job_name = %(job_name)s)
+            AND (%(before)s::bigint IS NULL OR j.id < %(before)s)
+          ORDER BY j.id DESC LIMIT %(limit)s)
+         ORDER BY id DESC LIMIT %(limit)s) AS l
+       ) AS j
+ ORDER BY j.id DESC;
+
 -- name: cancel_job
 SELECT reconciler.cancel_job(%(id)s::bigint) AS status;
 

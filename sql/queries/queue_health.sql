@@ -5,8 +5,9 @@ SELECT to_regclass('reconciler.queue_health') IS NOT NULL;
 SELECT queue, mode, declared, waiting, scheduled, running, failed, oldest_age, completed_last_minute,
        completed_last_hour, rate, workers, concurrency, blocked_by
   FROM reconciler.queue_health
- WHERE %(queue)s::text IS NULL OR queue = %(queue)s
- ORDER BY queue;
+ WHERE (%(queue)s::text IS NULL OR queue = %(queue)s) AND (%(after)s::text IS NULL OR queue > %(after)s)
+ ORDER BY queue
+ LIMIT %(limit)s;
 
 -- name: read_held
 SELECT ordering_key, job_id, why, since, until, waiting
@@ -14,5 +15,7 @@ SELECT ordering_key, job_id, why, since, until, waiting
  LIMIT %(limit)s;
 
 -- name: read_limits
--- What holds for the tries of a job that says nothing of its own.
-SELECT max_attempts, timeout FROM reconciler.find_queue_settings(%(queue)s::text);
+-- What a queue says of its jobs, and of the tries of those that say nothing of their own.
+SELECT max_attempts, timeout, backoff_initial, backoff_factor::float8 AS backoff_factor, backoff_max, concurrency,
+       rate_count, rate_per, lease, retention, keep_failed, held_by
+  FROM reconciler.find_queue_settings(%(queue)s::text);
