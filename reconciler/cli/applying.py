@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from dataclasses import replace
@@ -105,7 +106,9 @@ def apply(
     """
     from reconciler.database.apply import plan_target
     from reconciler.runtime.plans import refuse_problems
+    from reconciler.runtime.tracing import exporting
 
+    click.get_current_context().with_resource(exporting(os.environ, service="reconciler"))
     selection = make_selection(only, labels, paths)
     if allow_deletes is not None and not selection.is_empty:
         raise click.UsageError(
@@ -252,10 +255,10 @@ def apply_planned(
     Raises:
         ReconcilerError: As `apply_target`.
     """
-    from reconciler.database.apply import apply_target
     from reconciler.database.launcher import remind_launcher
+    from reconciler.runtime.traced_apply import apply_traced
 
-    applied = apply_target(
+    applied = apply_traced(
         conn, request, expected=planned.fingerprints(), allow_deletes=allow_deletes, shown=planned
     )
     report(applied)

@@ -80,7 +80,9 @@ def serve(
     from reconciler.api.app import make_app
     from reconciler.core.endpoint_requests import RunRules
     from reconciler.runtime.handlers import load_handlers
+    from reconciler.runtime.tracing import exporting
 
+    click.get_current_context().with_resource(exporting(os.environ, service="reconciler-service"))
     # A machine that only serves, and has its token in the environment, needs no configuration.
     is_bare = dsn is not None and config_path is None and not secrets
     session = None if is_bare else open_session(config_path, target_name, dsn)

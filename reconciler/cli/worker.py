@@ -66,8 +66,10 @@ def worker(
 ) -> int:
     """Claim jobs of queues and do them here; SIGTERM or Ctrl-C ends it in order, a second one at once."""
     from reconciler.runtime.handlers import load_handlers
+    from reconciler.runtime.tracing import exporting
     from reconciler.runtime.worker import Worker
 
+    click.get_current_context().with_resource(exporting(os.environ, service="reconciler-worker"))
     names = [name.strip() for text in queues for name in text.split(",") if name.strip()]
     if not names:
         raise click.BadParameter("name a queue", param_hint="--queue")

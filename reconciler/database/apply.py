@@ -6,6 +6,7 @@ commit.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -35,13 +36,15 @@ from .secrets import put_secrets
 from .statements import Request, list_definition_statements, list_entry_statements, list_revisions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     import psycopg
 
     from reconciler.core.config import Policy
     from reconciler.core.state import DesiredState, ObservedState
 
+    from .migrate import Migration
     from .observe import Observation
 
 
@@ -115,6 +118,7 @@ def apply_target(
     expected: Fingerprints | None = None,
     allow_deletes: int | str | None = None,
     shown: Planned | None = None,
+    phase: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> Applied:
     """Make a target as declared, in one transaction.
 
@@ -125,6 +129,7 @@ def apply_target(
         allow_deletes: How many deletions the person consented to, or the code of the list.
         shown: The plan that was shown, of the same request; its desired state is used again where the server
             reads schedules as it did then.
+        phase: Watches each part of the work: plan, execute, read back.
 
     Returns:
         What was done.
@@ -137,16 +142,8 @@ def apply_target(
         DatabaseError: A statement failed, or the target was not as declared afterwards; all was rolled back.
     """
     with paused_collector(), conn.transaction():
-        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        take_apply_lock(conn)
-        zones = _list_zones(request)
-        observation = observe_within(conn, zones)
-        require_pg_cron(observation.state.facts)
-        ran = apply_migrations(conn, observation.state.facts)
-        if ran:
-            observation = observe_within(conn, zones)
-        known = shown if shown is not None and _is_same_server(shown, observation) else None
-        planned = _plan(observation, request, known=known)
+        with phase("plan"):
+            planned, ran = _plan_within(conn, request, shown)
         if expected is not None and planned.fingerprints() != expected:
             raise StalePlanError(
                 f"the target {request.target.name} moved since the plan was made",
@@ -163,8 +160,10 @@ def apply_target(
         steps = make_steps(planned.plan.changes, planned.observed.facts)
         revision = None
         if steps.changes:
-            revision = _execute(conn, planned, steps, request)
-            _verify(conn, planned, request)
+            with phase("execute"):
+                revision = _execute(conn, planned, steps, request)
+            with phase("read back"):
+                _verify(conn, planned, request)
         if planned.is_upgraded and planned.observed.facts.rights.write_definitions:
             record_identity(conn, owner=request.owner, target=request.target.name)
         secrets = () if planned.observed.secrets is None else put_secrets(conn, request.secrets)
@@ -175,6 +174,22 @@ def apply_target(
             migrations=tuple(migration.name for migration in ran),
             secrets=secrets,
         )
+
+
+def _plan_within(
+    conn: psycopg.Connection, request: Request, shown: Planned | None
+) -> tuple[Planned, Sequence[Migration]]:
+    """Take the lock, migrate and plan, in the transaction that goes on."""
+    conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    take_apply_lock(conn)
+    zones = _list_zones(request)
+    observation = observe_within(conn, zones)
+    require_pg_cron(observation.state.facts)
+    ran = apply_migrations(conn, observation.state.facts)
+    if ran:
+        observation = observe_within(conn, zones)
+    known = shown if shown is not None and _is_same_server(shown, observation) else None
+    return _plan(observation, request, known=known), ran
 
 
 def require_consent(plan: Plan, policy: Policy, *, allow_deletes: int | str | None) -> None:

@@ -19,6 +19,7 @@ from reconciler.database.endings import make_ending
 
 from .handlers import Fail, Retry, Snooze
 from .threads import AbandonedError
+from .tracing import is_tracing, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from .handlers import Handler, Handlers, Job
     from .threads import Threads
+    from .tracing import Value
 
 _log: Final = logging.getLogger("reconciler.worker")
 _OWN_FILES: Final = (__file__, __file__.replace("attempts", "threads"))
@@ -112,6 +114,37 @@ async def attempt(
     Raises:
         asyncio.CancelledError: The caller's own task was cancelled, not by `job.stop`.
     """
+    if is_tracing():
+        return await _attempt_traced(job, handlers, threads, on_wait)
+    return await _attempt(job, handlers, threads, on_wait)
+
+
+async def _attempt_traced(
+    job: Job, handlers: Handlers, threads: Threads, on_wait: Callable[[], object] | None
+) -> Outcome:
+    """Make the try a span, and what the handler does its children."""
+    claimed = job.claimed
+    attributes: dict[str, Value] = {
+        "messaging.system": "reconciler",
+        "messaging.operation.type": "process",
+        "messaging.operation.name": "process",
+        "messaging.destination.name": claimed.queue,
+        "messaging.message.id": str(claimed.id),
+        "reconciler.job.handler": claimed.handler,
+        "reconciler.job.attempt": claimed.attempt,
+    }
+    with span(f"process {claimed.queue}", kind="consumer", attributes=attributes) as seen:
+        outcome = await _attempt(job, handlers, threads, on_wait)
+        ended = type(outcome).__name__.lower()
+        seen.note(job__outcome=ended)
+        if isinstance(outcome, Failed):
+            seen.fail(job.stop_reason or ended)
+        return outcome
+
+
+async def _attempt(
+    job: Job, handlers: Handlers, threads: Threads, on_wait: Callable[[], object] | None
+) -> Outcome:
     if job.stop_reason:
         return _judge_stop(job)
     handler = handlers.find(job.claimed.handler)

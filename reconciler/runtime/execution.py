@@ -20,6 +20,7 @@ from reconciler.database.endings import Ending, make_ending
 from reconciler.database.queries import load_queries
 from reconciler.database.sessions import Call, Pause, read_state
 from reconciler.runtime.carrying import carry_out, carry_out_async
+from reconciler.runtime.tracing import span
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
@@ -63,18 +64,24 @@ def locked_execution(
     Raises:
         DatabaseError: It could not be started or ended, or the work that was left open is lost.
     """
-    run = acquire_execution_lock(conn, name, trigger=trigger, wait=wait)
-    if not run:
-        yield run
-        return
-    try:
-        yield run
-    except BaseException as error:
-        _forget(conn, run)
-        _carry_out(conn, executions.end(run, error))
-        raise
-    _forget(conn, run)
-    _carry_out(conn, executions.end(run, None))
+    with span(
+        f"run {name}", attributes={"reconciler.job.name": name, "reconciler.run.trigger": trigger}
+    ) as seen:
+        run = acquire_execution_lock(conn, name, trigger=trigger, wait=wait)
+        try:
+            if not run:
+                yield run
+                return
+            try:
+                yield run
+            except BaseException as error:
+                _forget(conn, run)
+                _carry_out(conn, executions.end(run, error))
+                raise
+            _forget(conn, run)
+            _carry_out(conn, executions.end(run, None))
+        finally:
+            seen.note(run__id=run.run_id, run__status=run.status)
 
 
 @asynccontextmanager
@@ -97,20 +104,26 @@ async def locked_execution_async(
     Raises:
         DatabaseError: As there.
     """
-    steps = executions.start(name, trigger=trigger, wait=wait, nested=_is_nested(conn, name))
-    run = await _carry_out_async(conn, steps)
-    if not run:
-        yield run
-        return
-    _remember(conn, run)
-    try:
-        yield run
-    except BaseException as error:
-        _forget(conn, run)
-        await _finish(_carry_out_async(conn, executions.end(run, error)))
-        raise
-    _forget(conn, run)
-    await _finish(_carry_out_async(conn, executions.end(run, None)))
+    with span(
+        f"run {name}", attributes={"reconciler.job.name": name, "reconciler.run.trigger": trigger}
+    ) as seen:
+        steps = executions.start(name, trigger=trigger, wait=wait, nested=_is_nested(conn, name))
+        run = await _carry_out_async(conn, steps)
+        try:
+            if not run:
+                yield run
+                return
+            _remember(conn, run)
+            try:
+                yield run
+            except BaseException as error:
+                _forget(conn, run)
+                await _finish(_carry_out_async(conn, executions.end(run, error)))
+                raise
+            _forget(conn, run)
+            await _finish(_carry_out_async(conn, executions.end(run, None)))
+        finally:
+            seen.note(run__id=run.run_id, run__status=run.status)
 
 
 def handle_cron_trigger(
