@@ -141,9 +141,11 @@ def read_queues(
     Returns:
         By name.
     """
+    queries = load_queries("queue_health")
     values = {"queue": queue, "after": after, "limit": limit}
-    with conn.cursor(row_factory=class_row(QueueHealth)) as cursor:
-        return cursor.execute(load_queries("queue_health")["read_queues"], values).fetchall()
+    with conn.transaction(), conn.cursor(row_factory=class_row(QueueHealth)) as cursor:
+        conn.execute(queries["disable_jit"])
+        return cursor.execute(queries["read_queues"], values).fetchall()
 
 
 def read_held(conn: psycopg.Connection, queue: str, *, key: str | None = None, limit: int = 20) -> list[Held]:
