@@ -51,6 +51,8 @@ class Limits:
         failed_burst: How many of these at once.
         page: Items of a page, where the caller does not say.
         max_page: Items of a page at the most.
+        metrics_per_job: So many jobs, and so many queues, are told of one by one in the metrics; with more of
+            them only their owners' sums are.
     """
 
     max_body: int = 1024 * 1024
@@ -60,6 +62,7 @@ class Limits:
     failed_burst: int = 20
     page: int = 50
     max_page: int = 500
+    metrics_per_job: int = 1000
 
 
 def _now() -> datetime:

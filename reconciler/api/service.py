@@ -33,8 +33,10 @@ from . import (
 )
 from .app import make_run_routes
 from .guard import Guard
+from .metrics import Metrics
 from .pages import page_routes
 from .problems import COMMON_PROBLEMS, handle_problems
+from .request_watch import RequestWatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -100,9 +102,12 @@ def make_service_app(
     app.state.service = service
     app.state.endpoint = endpoint
     app.state.aclose = aclose
+    app.state.metrics = Metrics(service)
     handle_problems(app)
     own_limits = {} if endpoint is None else {_RUN_PATH: endpoint.max_body}
     app.add_middleware(Guard, limits=service.limits, hosts=service.hosts, body_limits=own_limits)
+    # Around the guard: what that turns away is counted, too.
+    app.add_middleware(RequestWatch, metrics=app.state.metrics.requests)
     if endpoint is not None:
         # Only the call that does jobs: putting and reading them is the API's, with its scopes.
         app.router.routes.append(make_run_routes(endpoint, "/api")[0])

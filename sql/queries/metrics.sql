@@ -90,7 +90,7 @@ SELECT d.owner, d.name, p.job_name IS NOT NULL                                  
        coalesce(s.last_run_at, details.last_run_at)                                     AS last_run_at,
        coalesce(s.last_succeeded_at, details.last_succeeded_at)                         AS last_succeeded_at,
        extract(epoch FROM coalesce(s.last_duration, details.last_duration))::double precision AS last_duration,
-       CASE WHEN d.active AND d.retired_until IS NULL
+       CASE WHEN d.active AND d.retired_until IS NULL AND s.next_due_at IS NOT NULL
             THEN greatest(extract(epoch FROM statement_timestamp() - s.next_due_at), 0)::double precision END
                                                                                         AS overdue
   FROM reconciler.definitions d
