@@ -54,10 +54,11 @@ def parse_duration(text: str) -> timedelta:
         raise ValueError(f"{text!r} is no duration: each unit once, the largest first, such as 1h30m")
     if sum(len(number) for number, _ in parts) > 15:
         raise ValueError(f"{text!r} is longer than ten years")
-    duration = timedelta(milliseconds=sum(int(number) * _MILLISECONDS[unit] for number, unit in parts))
-    if not timedelta() < duration <= _LONGEST:
-        raise ValueError(f"{text!r} is {'longer than ten years' if duration else 'no time at all'}")
-    return duration
+    # Looked at as a number: what is far too long cannot be a timedelta.
+    count = sum(int(number) * _MILLISECONDS[unit] for number, unit in parts)
+    if not 0 < count <= _LONGEST // timedelta(milliseconds=1):
+        raise ValueError(f"{text!r} is {'longer than ten years' if count else 'no time at all'}")
+    return timedelta(milliseconds=count)
 
 
 def render_duration(duration: timedelta) -> str:

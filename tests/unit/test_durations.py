@@ -38,6 +38,7 @@ def test_numbers_with_units_are_read(text: str, duration: timedelta) -> None:
         ("٣s", "a number and a unit"),
         ("30m1h", "the largest first"),
         ("1m1m", "each unit once"),
+        ("99999999999d", "longer than ten years"),
         ("0s", "no time at all"),
         ("3651d", "longer than ten years"),
         ("9999999999999999s", "longer than ten years"),
