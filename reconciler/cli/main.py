@@ -45,6 +45,7 @@ COMMANDS = {
     "queues": ("queues", "Show how deep each queue is, how quick, and what holds it up."),
     "worker": ("worker", "Claim queued jobs and do them here."),
     "serve": ("serving", "Serve the run endpoint, which push workers call."),
+    "token": ("tokens", "Make, list and revoke tokens that open the service."),
     "alerts": ("alerts", "List, test and deliver alerts."),
     "target": ("targeting", "Show where the target is at home, and claim a copy of it."),
     "migrate": ("applying", "Create or upgrade the schema reconciler on the target."),
