@@ -33,7 +33,6 @@ _COLOURS = {
     "retired": "yellow",
 }
 _ERROR_WIDTH = 48
-_SILENT = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,12 +181,16 @@ def _describe_launcher(running: bool | None) -> str:
 def _describe_tick(facts: Facts, summary: Summary) -> str:
     from reconciler.cli.times import render_age
 
-    if not summary.ticks:
-        return click.style("no tick", fg="yellow") if facts.rights.sees_all else "tick cannot be seen"
-    if summary.tick_age is None:
-        return "tick not seen yet" if facts.rights.sees_all else "tick cannot be seen"
-    age = timedelta(seconds=summary.tick_age)
-    return click.style(f"tick {render_age(age)}", fg="red" if age > _SILENT else None)
+    state = summary.judge_tick(sees_all=facts.rights.sees_all)
+    match state:
+        case "none":
+            return click.style("no tick", fg="yellow")
+        case "unknown":
+            return "tick cannot be seen"
+        case "not_yet":
+            return "tick not seen yet"
+    age = timedelta(seconds=summary.tick_age or 0)
+    return click.style(f"tick {render_age(age)}", fg="red" if state == "late" else None)
 
 
 def _render_rows(jobs: Sequence[JobStatus], view: _View) -> str:

@@ -21,7 +21,9 @@ State = Literal[
     "running", "queued", "missing", "paused", "retired", "inactive", "failing", "missed", "no_entry", "ok"
 ]
 
-_FAILURES = frozenset({"failed", "timed_out", "lost"})
+TickState = Literal["seen", "late", "not_yet", "none", "unknown"]
+
+_SILENT = 5 * 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +140,18 @@ class Summary:
     tick_age: float | None
     deliveries_waiting: int
     now: datetime
+
+    def judge_tick(self, *, sees_all: bool) -> TickState:
+        """Say how the tick fares.
+
+        Args:
+            sees_all: Whether row-level security hides no entries from the connected role.
+        """
+        if not self.ticks:
+            return "none" if sees_all else "unknown"
+        if self.tick_age is None:
+            return "not_yet" if sees_all else "unknown"
+        return "late" if self.tick_age > _SILENT else "seen"
 
 
 def read_status(conn: psycopg.Connection, zone: str) -> list[JobStatus]:

@@ -5,9 +5,10 @@ Knows nothing of what is asked.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -78,26 +79,56 @@ class SharedAnswers:
         Raises:
             BusyError: It takes longer than `patience`; it is made to its end all the same.
         """
+        found = self._look(name, make, max_age=max_age, stale=stale)
+        if isinstance(found, Kept):
+            return found
+        wait([found], timeout=patience)
+        return self._take(found, patience)
+
+    async def find_async(
+        self, name: str, make: Callable[[], _Value], *, max_age: float, patience: float
+    ) -> Kept[_Value]:
+        """Do the same where no thread is to wait.
+
+        Args:
+            name: As there.
+            make: As there; it runs in a thread of its own here as well.
+            max_age: As there.
+            patience: As there.
+
+        Returns:
+            As there.
+
+        Raises:
+            BusyError: As there.
+        """
+        found = self._look(name, make, max_age=max_age, stale=0)
+        if isinstance(found, Kept):
+            return found
+        await asyncio.wait([asyncio.wrap_future(found)], timeout=patience)
+        return self._take(found, patience)
+
+    def _look(
+        self, name: str, make: Callable[[], _Value], *, max_age: float, stale: float
+    ) -> Kept[_Value] | Future[_Made]:
+        """Look for an answer that is there, or for the one that is being made, and begin one otherwise."""
         with self._lock:
             made = self._made.get(name)
             age = self._clock() - made.began if made is not None else float("inf")
             pending = self._pending.get(name)
             if made is not None and (age <= max_age or (pending is not None and age <= stale)):
-                return Kept(made.value, age)
-            if pending is None:
-                pending = self._begin(name, make)
-        try:
-            found = pending.result(patience)
-        except TimeoutError:
-            if not pending.done():
-                raise BusyError(
-                    f"no answer within {patience:g} s", remedy="call again: it goes on being made"
-                ) from None
-            found = pending.result()  # it came at the last moment, or `make` itself ran out of time
-        return Kept(cast("_Value", found.value), self._clock() - found.began)
+                return Kept(cast("_Value", made.value), age)
+            return self._begin(name, make) if pending is None else pending
+
+    def _take(self, pending: Future[_Made], patience: float) -> Kept[Any]:
+        if not pending.done():
+            raise BusyError(f"no answer within {patience:g} s", remedy="call again: it goes on being made")
+        made = pending.result()
+        return Kept(made.value, self._clock() - made.began)
 
     def _begin(self, name: str, make: Callable[[], object]) -> Future[_Made]:
         pending: Future[_Made] = Future()
+        pending.set_running_or_notify_cancel()  # who waits no longer does not end it for all
         self._pending[name] = pending
 
         def work() -> None:
