@@ -7,11 +7,17 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 from starlette.convertors import StringConvertor, register_url_convertor
 
-from . import jobs_pages, login_pages
+from . import control_forms, job_pages, login_pages, overview_pages, run_pages
 from .page_answers import PageRouter, raise_unknown
 from .static_files import NAMES, read_static
 
-_ROUTERS: Final = (login_pages.router, jobs_pages.router)
+_ROUTERS: Final = (
+    login_pages.router,
+    overview_pages.router,
+    job_pages.router,
+    run_pages.router,
+    control_forms.router,
+)
 _FOREVER: Final = "public, max-age=31536000, immutable"
 
 

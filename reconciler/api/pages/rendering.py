@@ -11,8 +11,10 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from reconciler.core.markdown import reveal
 from reconciler.core.times.spelling import render_distance, render_instant, render_length, render_local
 
+from .charts import draw_durations
 from .drawings import draw_sparkline
 from .marks import draw_mark
 from .static_files import read_static
@@ -46,6 +48,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
+        finalize=_reveal,
     )
     environment.filters.update(
         clock=render_local,
@@ -60,10 +63,16 @@ def _environment() -> Environment:
     environment.globals.update(
         mark=draw_mark,
         sparkline=draw_sparkline,
+        chart=draw_durations,
         phrase=lambda status: HTTPStatus(status).phrase,
         static=_find_static,
     )
     return environment
+
+
+def _reveal(value: Any) -> Any:
+    """Write out what nobody could see of a text, such as characters that turn the direction round."""
+    return reveal(value) if type(value) is str else value
 
 
 def _find_static(name: str) -> str:

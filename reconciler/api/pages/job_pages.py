@@ -1,0 +1,147 @@
+"""The page of one job: how it fares and why, when it ran and runs, what was declared, who changed it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from fastapi import Query, Request, Response
+
+from reconciler.api.paging import decode_cursor, encode_cursor
+from reconciler.api.problems import ProblemError
+from reconciler.core.durations import parse_duration
+from reconciler.core.names import is_name
+from reconciler.database.control import AppliedJob, find_jobs, find_start
+from reconciler.database.history import list_touches
+from reconciler.database.job_pages import ListedJob, read_job_page
+from reconciler.database.runs import RunPosition, read_run_page
+from reconciler.errors import ConfigError, DatabaseError
+
+from .declarations import render_declaration
+from .page_answers import PageRouter, raise_unknown
+from .schedules import find_outlook
+from .visits import VisitDep
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from reconciler.database.control import StartState
+    from reconciler.database.history import Touch
+
+router: Final = PageRouter()
+
+_RUNS: Final = 50
+_TOUCHES: Final = 10
+_TOLD: Final = re.compile(r"asked-([0-9]{1,18})|paused|resumed|unpaused")
+_PLACE: Final[dict[str, type[str | int | datetime]]] = {"log_at": datetime, "log_id": int, "cron_id": int}
+FAILURES: Final = frozenset({"failed", "timed_out", "lost"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What became of a form that was sent from this page.
+
+    Attributes:
+        what: asked, paused, resumed, or unpaused where nothing had to be resumed; "" for no form.
+        start: Where the request for a run stands.
+    """
+
+    what: str
+    start: StartState | None = None
+
+
+@router.get("/jobs/{name}")
+def show_job(
+    request: Request,
+    visit: VisitDep,
+    name: str,
+    told: Annotated[str, Query(max_length=40)] = "",
+    cursor: Annotated[str, Query(max_length=1000)] = "",
+) -> Response:
+    """Show everything of one job."""
+    place = _read_place(cursor)
+    if not is_name(name):
+        raise_unknown(request)
+    with visit.connection() as conn:
+        applied = find_applied(conn, name)
+        job = _find_listed(conn, name, zone=visit.zone)
+        runs = read_run_page(
+            conn,
+            name=name,
+            statuses=(),
+            since=None,
+            limit=_RUNS,
+            use_cron=visit.facts.rights.use_cron,
+            after=place,
+        )
+        touches = _list_touches(conn, name)
+        news = _find_told(conn, told)
+    failure = next((run for run in runs.runs if run.status in FAILURES), None)
+    return visit.show(
+        "job.html",
+        seen=(job, applied, runs, touches, news),
+        job=job,
+        applied=applied,
+        runs=runs.runs,
+        failure=failure,
+        time_limit=_find_limit(applied),
+        outlook=find_outlook(job, applied, server_zone=visit.zone, now=visit.now),
+        yaml=render_declaration(applied.kind, name, applied.document),
+        touches=touches,
+        told=news,
+        is_first=place is None,
+        next_cursor=encode_cursor([getattr(runs.next, key) for key in _PLACE]) if runs.next else "",
+        can_control=visit.viewer.may_trigger and applied.mode != "direct" and job.retired_until is None,
+    )
+
+
+def find_applied(conn: psycopg.Connection[Any], name: str) -> AppliedJob:
+    """Find a job or worker as it was declared.
+
+    Args:
+        conn: To the target.
+        name: Of the job.
+
+    Raises:
+        ProblemError: 404; there is none.
+    """
+    try:
+        return find_jobs(conn, [name])[0]
+    except ConfigError as error:
+        raise ProblemError(404, error.message, error.remedy) from error
+
+
+def _find_listed(conn: psycopg.Connection[Any], name: str, *, zone: str) -> ListedJob:
+    """Find how a job fares: the list is read from just before its name on."""
+    return read_job_page(conn, zone=zone, after=(name, -1), limit=1, own=True).jobs[0]
+
+
+def _find_limit(applied: AppliedJob) -> timedelta | None:
+    try:
+        return parse_duration(applied.read()["timeout"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _read_place(cursor: str) -> RunPosition | None:
+    if not cursor:
+        return None
+    return RunPosition(**dict(zip(_PLACE, decode_cursor(cursor, *_PLACE.values()), strict=True)))
+
+
+def _list_touches(conn: psycopg.Connection[Any], name: str) -> list[Touch]:
+    try:
+        return list_touches(conn, name)[:_TOUCHES]
+    except DatabaseError:  # made in SQL, of which no revision tells
+        return []
+
+
+def _find_told(conn: psycopg.Connection[Any], told: str) -> Told:
+    match = _TOLD.fullmatch(told)
+    if match is None:
+        return Told(what="")
+    if match[1] is None:
+        return Told(what=told)
+    return Told(what="asked", start=find_start(conn, int(match[1])))
