@@ -112,9 +112,10 @@ def find_address(client: tuple[str, int] | None) -> str:
         address = ipaddress.ip_address(client[0])
     except ValueError:
         return client[0]
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
-        return str(ipaddress.IPv6Network((int(address), 64), strict=False))
-    return str(address)
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    mapped = address.ipv4_mapped
+    return str(ipaddress.IPv6Network((int(address), 64), strict=False) if mapped is None else mapped)
 
 
 def render_wait(seconds: float) -> str:
