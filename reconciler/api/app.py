@@ -98,7 +98,7 @@ class _Path:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = await self._answer(Request(scope, receive, send))
-        await _make_response(answer)(scope, receive, send)
+        await make_response(answer)(scope, receive, send)
 
 
 def make_run_routes(endpoint: RunEndpoint, prefix: str) -> list[Route]:
@@ -110,10 +110,10 @@ def make_run_routes(endpoint: RunEndpoint, prefix: str) -> list[Route]:
     """
 
     async def run(request: Request) -> Answer:
-        return await endpoint.answer_run(_make_call(request))
+        return await endpoint.answer_run(make_call(request))
 
     async def enqueue(request: Request) -> Answer:
-        call = _make_call(request)
+        call = make_call(request)
         refusal = await endpoint.refuse(call)
         if refusal is not None:
             return refusal
@@ -123,7 +123,7 @@ def make_run_routes(endpoint: RunEndpoint, prefix: str) -> list[Route]:
         return await endpoint.answer_enqueue(replace(call, body=body))
 
     async def show(request: Request) -> Answer:
-        return await endpoint.answer_job(_make_call(request), request.path_params["id"])
+        return await endpoint.answer_job(make_call(request), request.path_params["id"])
 
     return [
         Route(f"{prefix}/jobs/run", _Path(run)),
@@ -132,7 +132,12 @@ def make_run_routes(endpoint: RunEndpoint, prefix: str) -> list[Route]:
     ]
 
 
-def _make_call(request: Request) -> Call:
+def make_call(request: Request) -> Call:
+    """Make the call of the run endpoint that a request is; its body is left where it is.
+
+    Args:
+        request: As it came.
+    """
     headers: dict[str, str] = {}
     for name, value in request.headers.items():
         headers[name] = f"{headers[name]},{value}" if name in headers else value
@@ -155,7 +160,12 @@ async def _read_body(request: Request, most: int) -> bytes | None:
     return b"".join(parts)
 
 
-def _make_response(answer: Answer) -> Response:
+def make_response(answer: Answer) -> Response:
+    """Make the response of an answer of the run endpoint.
+
+    Args:
+        answer: Any.
+    """
     return Response(answer.body, status_code=answer.status, headers=dict(answer.headers))
 
 
@@ -165,4 +175,4 @@ def _answer_unknown_path(request: Request, _: Exception) -> Response:
         detail=f"there is nothing at {request.url.path[:200]}",
         remedy="call POST jobs/run, POST jobs or GET jobs/{id}, below the prefix of this application",
     )
-    return _make_response(make_problem_answer(problem))
+    return make_response(make_problem_answer(problem))

@@ -31,12 +31,12 @@ from . import (
     runs_routes,
     scheduler_routes,
 )
-from .app import make_run_routes
 from .guard import Guard
 from .metrics import Metrics
 from .pages import page_routes
 from .problems import COMMON_PROBLEMS, handle_problems
 from .request_watch import RequestWatch
+from .run_route import make_run_access
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -60,6 +60,7 @@ _ROUTERS: Final = (
     page_routes.router,
 )
 
+_JOBS_PATH: Final = "/api/jobs"
 _RUN_PATH: Final = "/api/jobs/run"
 
 
@@ -104,13 +105,14 @@ def make_service_app(
     app.state.aclose = aclose
     app.state.metrics = Metrics(service)
     handle_problems(app)
-    own_limits = {} if endpoint is None else {_RUN_PATH: endpoint.max_body}
+    own_limits = {_JOBS_PATH: jobs_routes.MAX_BODY}
+    if endpoint is not None:
+        # The tokens of the API open it, too, besides its own ones.
+        endpoint.authorize = endpoint.authorize or make_run_access(service)
+        own_limits[_RUN_PATH] = endpoint.max_body
     app.add_middleware(Guard, limits=service.limits, hosts=service.hosts, body_limits=own_limits)
     # Around the guard: what that turns away is counted, too.
     app.add_middleware(RequestWatch, metrics=app.state.metrics.requests)
-    if endpoint is not None:
-        # Only the call that does jobs: putting and reading them is the API's, with its scopes.
-        app.router.routes.append(make_run_routes(endpoint, "/api")[0])
     for router in _ROUTERS:
         app.include_router(router, responses=COMMON_PROBLEMS)
     return app

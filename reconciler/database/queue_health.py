@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from psycopg.rows import class_row
 
@@ -108,7 +108,7 @@ class Limits:
     lease: timedelta
     retention: timedelta
     keep_failed: timedelta
-    held_by: list[str]
+    held_by: list[Literal["retry", "failed", "future"]]
 
 
 def require_queues(conn: psycopg.Connection) -> None:
