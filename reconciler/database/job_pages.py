@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 from psycopg.errors import UndefinedColumn, UndefinedTable
 from psycopg.rows import dict_row
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import psycopg
+
+_MOST_DIGITS: Final = 18
+"""Of a bigint, so that each number of so many digits is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +91,6 @@ def read_job_page(
     Raises:
         MigrationError: The schema is of an earlier release, or there is none.
     """
-    queries = load_queries("job_pages")
     values = {
         "zone": zone,
         "query": query or None,
@@ -100,17 +102,57 @@ def read_job_page(
         "limit": limit + 1,
         "own": own,
     }
+    rows = _read(conn, "find_page", values)
+    # Where nothing fits there is one row without a job.
+    jobs = tuple(row.job for row in rows[:limit] if row.job is not None)
+    following = (jobs[-1].name, rows[limit - 1].number) if len(rows) > limit else None
+    head = rows[0]
+    return JobPage(
+        jobs=jobs, next=following, total=head.total, counts=head.counts or {}, is_hiding=head.is_hiding
+    )
+
+
+def find_job(conn: psycopg.Connection, name: str, *, zone: str) -> ListedJob | None:
+    """Find one job, worker or entry that nobody declared.
+
+    Args:
+        conn: To a target with the schema of this release.
+        name: Its name, or pg_cron's number of its entry; a name wins, and what is declared over what is not.
+        zone: In which pg_cron reads schedules there.
+
+    Returns:
+        The job; None where there is none, or where row-level security hides it.
+
+    Raises:
+        MigrationError: The schema is of an earlier release, or there is none.
+    """
+    is_number = name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS
+    values = {"name": name, "jobid": int(name) if is_number else None, "zone": zone}
+    return _read(conn, "find_job", values)[0].job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    total: int
+    counts: Mapping[State, int] | None
+    is_hiding: bool
+    number: int
+    job: ListedJob | None
+
+
+def _read(conn: psycopg.Connection, which: LiteralString, values: Mapping[str, object]) -> list[_Row]:
+    queries = load_queries("job_pages")
+    query = queries[which] + queries["describe_page"]
     try:
         with conn.transaction(), conn.cursor(row_factory=dict_row, binary=True) as cursor:
             conn.execute(queries["disable_jit"])
-            rows = cursor.execute(queries["read_job_page"], values).fetchall()
+            return [_make_row(row) for row in cursor.execute(query, values)]
     except (UndefinedColumn, UndefinedTable) as error:
         raise MigrationError(
             "the schema reconciler on this target is of an earlier release", remedy="run reconciler migrate"
         ) from error
-    heads = [(row.pop("total"), row.pop("counts"), row.pop("is_hiding"), row.pop("number")) for row in rows]
-    total, counts, is_hiding, _ = heads[0]
-    # Where nothing fits there is one row without a job.
-    jobs = tuple(ListedJob(**row) for row in rows[:limit] if row["name"] is not None)
-    following = (jobs[-1].name, heads[limit - 1][3]) if len(rows) > limit else None
-    return JobPage(jobs=jobs, next=following, total=total, counts=counts, is_hiding=is_hiding)
+
+
+def _make_row(row: dict[str, Any]) -> _Row:
+    head = {key: row.pop(key) for key in ("total", "counts", "is_hiding", "number")}
+    return _Row(**head, job=None if row["name"] is None else ListedJob(**row))

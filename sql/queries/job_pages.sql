@@ -2,10 +2,12 @@
 -- Compiling the query takes longer than executing it for 10,000 jobs.
 SET LOCAL jit = off;
 
--- name: read_job_page
--- What tells states apart is found for all jobs at once, without a look at the runs in our log; the rest only for the
--- jobs of the page. Direct jobs, and entries that nobody declared, have only pg_cron's records, which have no index
--- but on runid: the newest are enough.
+-- A page is read by one query of two parts: first which jobs, which is find_page or find_job; then what is known of them,
+-- which is describe_page.
+
+-- name: find_page
+-- What tells states apart is found for all jobs at once, without a look at the runs in our log. Direct jobs, and entries
+-- that nobody declared, have only pg_cron's records, which have no index but on runid: the newest are enough.
 WITH listed AS MATERIALIZED (
     SELECT d.name COLLATE "C" AS name, 0::bigint AS number, d.kind, d.owner, d.jobid, j.schedule, j.active,
            d.retired_until, coalesce(d.spec ->> 'mode', '') = 'direct' AS is_direct,
@@ -99,7 +101,64 @@ WITH listed AS MATERIALIZED (
      WHERE %(after_name)s::text IS NULL OR (name, number) > (%(after_name)s COLLATE "C", %(after_number)s::bigint)
      ORDER BY name, number
      LIMIT %(limit)s
-), newest AS (
+)
+
+-- name: find_job
+-- One job, worker or entry, by its name, else by pg_cron's number; what is declared goes first.
+WITH head AS (
+    SELECT 1 AS total, NULL AS counts, row_security_active('cron.job') AS is_hiding
+), listed AS (
+    SELECT d.name, 0::bigint AS number, d.kind, d.owner, d.jobid, d.retired_until,
+           coalesce(d.spec ->> 'mode', '') = 'direct' AS is_direct, d.name = %(name)s AS is_named
+      FROM reconciler.definitions d
+     WHERE d.kind IN ('job', 'worker') AND (d.name = %(name)s OR d.jobid = %(jobid)s)
+     UNION ALL
+    SELECT coalesce(j.jobname::text, '') COLLATE "default", j.jobid, 'entry', '', j.jobid, NULL, true, coalesce(j.jobname::text = %(name)s, false)
+      FROM cron.job j
+     -- Which spares a look at all entries where it is declared.
+     WHERE NOT EXISTS (SELECT FROM reconciler.definitions d WHERE d.kind IN ('job', 'worker') AND d.name = %(name)s)
+       AND (j.jobname::text = %(name)s OR j.jobid = %(jobid)s)
+       AND NOT EXISTS (SELECT FROM reconciler.definitions d WHERE d.jobid = j.jobid)
+     ORDER BY is_named DESC, number
+     LIMIT 1
+), page AS (
+    SELECT a.*, j.schedule, j.active, o.status = 'pending' AND o.active AS is_waiting, o.run_at AS waits_until,
+           a.jobid IS NOT NULL AND j.jobid IS NULL AND row_security_active('cron.job') AS is_hidden,
+           coalesce(s.consecutive_failures, details.failures, 0)::integer AS consecutive_failures,
+           coalesce(running.since, details.running_since,
+                    CASE WHEN o.status = 'running' AND o.handler IS NOT NULL THEN o.started_at END) AS running_since,
+           coalesce(running.is_queued, false)      AS is_queued,
+           p.job_name IS NOT NULL                  AS paused,
+           coalesce(open_alerts.found, 0)::integer AS open_alerts,
+           coalesce(open_alerts.has_missed, false) AS has_missed
+      FROM listed a
+      LEFT JOIN cron.job j ON j.jobid = a.jobid
+      LEFT JOIN LATERAL (
+           SELECT s.consecutive_failures FROM reconciler.job_states s
+            WHERE s.name = a.name AND NOT a.is_direct OFFSET 0) AS s ON true
+      LEFT JOIN reconciler.jobs_open o ON o.job_name = a.name AND o.once AND a.kind <> 'entry'
+      LEFT JOIN reconciler.pauses p ON p.job_name = a.name AND a.kind <> 'entry' AND (p.until IS NULL OR p.until > now())
+      LEFT JOIN LATERAL (
+           SELECT max(r.start_time) FILTER (WHERE r.place = 1 AND r.status NOT IN ('succeeded', 'failed')) AS running_since,
+                  count(*) FILTER (WHERE r.status = 'failed' AND r.good = 0)                          AS failures
+             FROM (SELECT r.start_time, r.status, row_number() OVER newest AS place,
+                          count(*) FILTER (WHERE r.status = 'succeeded') OVER newest AS good
+                     FROM cron.job_run_details r
+                    WHERE a.is_direct AND r.jobid = a.jobid
+                      AND r.runid > (SELECT coalesce(max(runid), 0) - 20000 FROM cron.job_run_details)
+                   WINDOW newest AS (ORDER BY r.runid DESC)) AS r) AS details ON true
+      LEFT JOIN LATERAL (
+           SELECT max(l.run_at) AS since, bool_and(coalesce(q.status = 'pending', false)) AS is_queued
+             FROM reconciler.cron_execution_log l
+             LEFT JOIN reconciler.jobs_open q ON l.handed_over AND q.id = l.queued_job_id
+            WHERE l.status = 'running' AND l.job_name = a.name AND a.kind <> 'entry') AS running ON true
+      LEFT JOIN LATERAL (
+           SELECT count(*) AS found, bool_or(kind = 'missed') AS has_missed
+             FROM reconciler.alerts WHERE resolved_at IS NULL AND job_name = a.name AND a.kind <> 'entry') AS open_alerts ON true
+)
+
+-- name: describe_page
+, newest AS (
     SELECT r.jobid, r.start_time, r.end_time - r.start_time AS duration,
            CASE WHEN r.status IN ('succeeded', 'failed') THEN r.status ELSE 'running' END AS status,
            CASE WHEN r.status = 'failed' THEN rtrim(r.return_message, E'\n') END AS error,
@@ -145,7 +204,10 @@ SELECT head.total, head.counts, head.is_hiding, a.number,
        coalesce(CASE WHEN a.is_direct THEN direct.seconds ELSE recent.seconds END, '{}')   AS recent_seconds
   FROM head
   LEFT JOIN page a ON true
-  LEFT JOIN reconciler.definitions d ON d.name = a.name AND a.kind <> 'entry'
+  -- Through its index: a page is short, which the server does not know.
+  LEFT JOIN LATERAL (
+       SELECT * FROM reconciler.definitions d
+        WHERE d.name = a.name COLLATE "default" AND a.kind <> 'entry' OFFSET 0) AS d ON true
   LEFT JOIN reconciler.timings t ON t.name = d.name
   LEFT JOIN reconciler.pauses p ON a.paused AND p.job_name = d.name
   LEFT JOIN direct ON direct.jobid = a.jobid

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from reconciler.database.connect import connect
-from reconciler.database.job_pages import JobPage, read_job_page
+from reconciler.database.job_pages import JobPage, find_job, read_job_page
 from reconciler.database.migrate import load_migrations
 from reconciler.database.queries import load_queries
 from reconciler.database.status import JobStatus, State, read_status
@@ -89,6 +89,7 @@ def test_a_page_tells_what_the_status_tells(site: Site) -> None:
     with running(site, name="running"), connect(site.dsn) as conn, conn.transaction():
         status = {one.name: one for one in read_status(conn, "GMT")}
         page = read_job_page(conn, zone="GMT", own=True)
+        single = [find_job(conn, one.name, zone="GMT") for one in page.jobs]
         by_state: dict[State, list[str]] = {
             state: [one.name for one in read_job_page(conn, zone="GMT", state=state).jobs]
             for state in {one.state for one in status.values()}
@@ -96,6 +97,7 @@ def test_a_page_tells_what_the_status_tells(site: Site) -> None:
     assert {one.name: only_status(one) for one in page.jobs} == {
         name: only_status(one) for name, one in status.items()
     }
+    assert single == list(page.jobs)
     expected: dict[State, list[str]] = {}
     for name in sorted(status):
         expected.setdefault(status[name].state, []).append(name)
@@ -172,6 +174,44 @@ def test_what_nobody_declared_is_listed_with_its_runs(site: Site) -> None:
     assert names(site, query="BY-H") == ["a-by-hand"]
 
 
+def test_one_job_is_found_by_name_or_number(site: Site) -> None:
+    """A name wins over a number, and what is declared over what is not; the facts are those of the page."""
+    site.apply(job("a"))
+    site.run("SELECT cron.schedule('by-hand', '0 0 29 2 *', 'SELECT 1')")
+    declared, by_hand = (site.entry(name)["jobid"] for name in ("a", "by-hand"))
+    site.apply(job("a"), job(str(by_hand), mode="direct"))
+    site.run(
+        "INSERT INTO cron.job_run_details (jobid, runid, status, return_message, start_time, end_time)"
+        " SELECT jobid, n, (ARRAY['succeeded', 'failed', 'failed', 'running'])[n], 'no', now(), now()"
+        " FROM cron.job, generate_series(1, 4) n WHERE jobname = 'by-hand'"
+    )
+    listed = {one.name: one for one in read(site).jobs}
+    with connect(site.dsn) as conn:
+        found = {
+            key: find_job(conn, key, zone="GMT")
+            for key in (
+                "a",
+                str(declared),
+                str(by_hand),
+                "by-hand",
+                "nothing",
+                "9" * 30,
+                "\uff11",
+                "x' OR true --",
+            )
+        }
+    assert found["a"] == found[str(declared)] == listed["a"]
+    assert found[str(by_hand)] == listed[str(by_hand)]
+    assert found["by-hand"] == listed["by-hand"]
+    assert (listed["by-hand"].state, listed["by-hand"].consecutive_failures) == ("running", 2)
+    assert [key for key, one in found.items() if one is None] == [
+        "nothing",
+        "9" * 30,
+        "\uff11",
+        "x' OR true --",
+    ]
+
+
 def test_the_tools_own_entries_are_listed_on_request(site: Site) -> None:
     """The tick and the runner are nobody's jobs, and do not count."""
     site.apply(job("a"))
@@ -224,7 +264,8 @@ def test_the_log_is_read_for_the_jobs_of_the_page_alone(site: Site) -> None:
         "limit": 51,
         "own": False,
     }
-    query = load_queries("job_pages")["read_job_page"]
+    queries = load_queries("job_pages")
+    query = queries["find_page"] + queries["describe_page"]
     with connect(site.dsn) as conn:
         plan = "\n".join(line for (line,) in conn.execute(b"EXPLAIN " + query.encode(), values))
     assert "Seq Scan on cron_execution_log" not in plan, plan
