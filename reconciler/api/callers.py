@@ -53,19 +53,20 @@ class KnownCallers:
         self._known: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def find(self, token: str, now: datetime) -> Caller | None:
+    def find(self, token: str, now: datetime, *, within: float = MEMORY) -> Caller | None:
         """Find who a token belongs to.
 
         Args:
             token: As it was sent.
             now: The moment, aware.
+            within: In how many seconds it has to have been found good.
 
         Returns:
             The caller; None where the database has to be asked.
         """
         with self._lock:
             found = self._known.get(_make_key(token))
-        if found is None or self._clock() - found[0] >= MEMORY or found[1].is_expired(now):
+        if found is None or self._clock() - found[0] >= within or found[1].is_expired(now):
             return None
         return found[1]
 

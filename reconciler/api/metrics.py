@@ -163,7 +163,7 @@ class Metrics:
         """
         try:
             encode, media_type = choose_encoder(accept)
-        except ValueError:  # a version that is no number
+        except (ValueError, TypeError):  # a version that is no number
             encode, media_type = generate_latest, _PLAIN
         return encode(self._registry), media_type
 

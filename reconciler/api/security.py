@@ -15,9 +15,10 @@ from .callers import Caller
 from .context import Service, ServiceDep
 from .problems import ProblemError
 
-__all__ = ["Caller", "Reader", "Trigger", "Writer", "authenticate", "find_caller"]
+__all__ = ["Caller", "Reader", "Trigger", "Writer", "authenticate", "bearer", "find_caller"]
 
-_bearer = HTTPBearer(auto_error=False, description="A token of `reconciler token create`")
+bearer = HTTPBearer(auto_error=False, description="A token of `reconciler token create`")
+"""What a request brings."""
 
 
 def find_caller(service: Service, token: str) -> Caller | None:
@@ -53,7 +54,7 @@ async def authenticate(
     scopes: SecurityScopes,
     request: Request,
     service: ServiceDep,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
 ) -> Caller:
     """Let a request in that brings a token with the scopes that its route asks for.
 
