@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +10,14 @@ import pytest
 
 from reconciler.database.migrate import apply_migrations
 from tests.declared import Site
+from tests.fork_server import ForkServer, run_plain
 from tests.server_pool import ServerPool
 from tests.servers import ALL_KINDS, GIVEN, LIBPQ_KINDS, Database, MissingServerError, ServerKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+    from subprocess import CompletedProcess
 
     import psycopg
 
@@ -142,9 +142,11 @@ class Cli:
 
     Attributes:
         directory: Where it runs.
+        start: How, as `run_plain` does it; in the acceptance tests by itself.
     """
 
     directory: Path
+    start: Callable[..., CompletedProcess[str]]
 
     def __call__(
         self, *args: str, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = 180
@@ -163,20 +165,22 @@ class Cli:
         outside = {
             key: value for key, value in os.environ.items() if not key.startswith(("RECONCILER_", "PG"))
         }
-        result = subprocess.run(
-            [sys.executable, "-m", "reconciler", *args],
-            cwd=self.directory,
-            env={**outside, **(env or {})},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
+        result = self.start(
+            args, cwd=self.directory, env={**outside, **(env or {})}, stdin=stdin, timeout=timeout
         )
         return CliResult(exit_code=result.returncode, stdout=result.stdout, stderr=result.stderr)
 
 
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """What runs the command line of this pytest process without importing it anew for each call."""
+    server = ForkServer()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
+def cli(tmp_path: Path, request: pytest.FixtureRequest, fork_server: ForkServer) -> Cli:
     """The command line, run as its users run it."""
-    return Cli(tmp_path)
+    is_accepted = request.path.parent.name == "acceptance"
+    return Cli(tmp_path, run_plain if is_accepted else fork_server.run)
