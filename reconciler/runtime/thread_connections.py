@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
+from psycopg import errors
 from psycopg.pq import TransactionStatus
 
 from reconciler.database.connect import describe_dsn, translate, translate_connect
-from reconciler.errors import ConnectError
+from reconciler.database.queries import load_queries
+from reconciler.errors import BusyError, ConnectError, ReconcilerError
 
-from .links import complete_dsn
+from .links import complete_dsn, is_outage
 from .shared_connections import has_news
 
 if TYPE_CHECKING:
@@ -20,29 +23,48 @@ if TYPE_CHECKING:
 
 _CONNECT_TIMEOUT: Final = 3
 """Seconds: who asks over HTTP wants to hear soon that there is no server."""
+_TRUST: Final = 5.0
+"""Seconds for which a connection that nobody used is taken for a good one; later it is asked."""
+_SLOW: Final = 1.0
+"""Seconds after which one that does not answer means that there is no server, and not that it was cut."""
 
 
 class ThreadConnections:
     """Connections that are opened when they are needed, and kept for the next thread that needs one.
 
-    They need no thread of their own; after an outage the first one that asks finds the server back.
+    They need no thread of their own; after an outage the first one that asks finds the server back. While it
+    is away one thread at a time tries to connect, and all who came before that failed hear of it at once.
 
     Args:
         dsn: A libpq connection string or URL.
         most: How many there are at once; who finds none waits for one.
         patience: Seconds to wait for one.
+        statement_limit: Seconds that a statement may take, unless the role, the database or the string says
+            otherwise; behind a pooler that is the pooler's to say.
 
     Raises:
         ConfigError: The string is no connection string.
     """
 
-    def __init__(self, dsn: str, *, most: int = 10, patience: float = 5.0) -> None:
+    def __init__(
+        self, dsn: str, *, most: int = 10, patience: float = 5.0, statement_limit: float = 15.0
+    ) -> None:
         self._where = describe_dsn(dsn)
-        self._dsn = complete_dsn(dsn, application_name="reconciler service", connect_timeout=_CONNECT_TIMEOUT)
+        self._dsn = complete_dsn(
+            dsn,
+            application_name="reconciler service",
+            connect_timeout=_CONNECT_TIMEOUT,
+            tcp_user_timeout=_CONNECT_TIMEOUT * 1000,
+        )
+        self._most = most
         self._places = threading.BoundedSemaphore(most)
         self._patience = patience
-        self._idle: list[psycopg.Connection[Any]] = []
+        self._limit = statement_limit
+        self._idle: list[tuple[psycopg.Connection[Any], float]] = []
         self._is_closed = False
+        self._door = threading.Lock()
+        self._failure: ConnectError | None = None
+        self._failed_at = 0.0
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:
@@ -52,19 +74,22 @@ class ThreadConnections:
             The connection; to it alone. Errors of psycopg in the block come out as ours.
 
         Raises:
-            ConnectError: There is no server, it does not let us in, or all connections are in use.
+            ConnectError: There is no server, it does not let us in, or it went away.
+            BusyError: All connections are in use, or a statement took too long.
             DatabaseError: Anything else that the server refused.
         """
+        came = time.monotonic()
         if not self._places.acquire(timeout=self._patience):
-            raise ConnectError(
-                f"all connections to {self._where} are in use", remedy="call again, or allow more of them"
+            raise BusyError(
+                f"all {self._most} connections to {self._where} are in use",
+                remedy="call again, or allow more of them",
             )
         try:
-            conn = self._find_idle() or self._open()
+            conn = self._find_idle() or self._open(came)
             try:
                 yield conn
             except psycopg.Error as error:
-                raise translate(error, self._where, lost=conn.broken or conn.closed) from error
+                raise self._explain(error, conn) from error
             finally:
                 self._give_back(conn)
         finally:
@@ -73,29 +98,84 @@ class ThreadConnections:
     def close(self) -> None:
         """Close those that nobody uses; the others are closed when they are given back."""
         self._is_closed = True
-        while self._idle:
-            self._idle.pop().close()
+        self._drop_idle()
 
-    def _find_idle(self) -> psycopg.Connection[Any] | None:
+    def _drop_idle(self) -> None:
         # Taking from a list and putting on it are single steps, so that threads need no lock for them.
         with suppress(IndexError):
             while True:
-                conn = self._idle.pop()
-                if not has_news(conn):
-                    return conn
-                conn.close()
-        return None
+                self._idle.pop()[0].close()
 
-    def _open(self) -> psycopg.Connection[Any]:
+    def _find_idle(self) -> psycopg.Connection[Any] | None:
+        while True:
+            try:
+                conn, since = self._idle.pop()
+            except IndexError:
+                return None
+            if has_news(conn):
+                conn.close()
+            elif time.monotonic() - since < _TRUST or self._is_answering(conn):
+                return conn
+
+    def _is_answering(self, conn: psycopg.Connection[Any]) -> bool:
+        """Ask one that waited for long: what lies between may have forgotten it without a word."""
+        began = time.monotonic()
+        try:
+            conn.execute("")
+        except psycopg.Error as error:
+            conn.close()
+            self._drop_idle()
+            if time.monotonic() - began > _SLOW:
+                raise translate(error, self._where, lost=True) from error
+            return False
+        return True
+
+    def _open(self, came: float) -> psycopg.Connection[Any]:
+        before = self._failure
+        if before is None:
+            return self._connect()
+        with self._door:
+            failure = self._failure
+            if failure is not None and self._failed_at >= came:
+                raise ConnectError(failure.message, remedy=failure.remedy) from failure
+            return self._connect()
+
+    def _connect(self) -> psycopg.Connection[Any]:
         try:
             # Behind a pooler in transaction mode a prepared statement is not found again.
-            return psycopg.connect(self._dsn, autocommit=True, prepare_threshold=None)
+            conn = psycopg.connect(self._dsn, autocommit=True, prepare_threshold=None)
         except psycopg.Error as error:
-            raise translate_connect(error, self._where) from error
+            failure = translate_connect(error, self._where)
+            self._failure, self._failed_at = failure, time.monotonic()
+            raise failure from error
+        try:
+            conn.execute(
+                load_queries("connections")["limit_statements"],
+                {"limit": str(round(self._limit * 1000)), "pid": conn.info.backend_pid},
+            )
+        except psycopg.Error as error:
+            conn.close()
+            raise translate(error, self._where, lost=True) from error
+        self._failure = None
+        return conn
+
+    def _explain(self, error: psycopg.Error, conn: psycopg.Connection[Any]) -> ReconcilerError:
+        is_lost = is_outage(error, conn)
+        if is_lost:
+            # The others are of before: a server that is back does not know them, or is another one.
+            conn.close()
+            self._drop_idle()
+        elif isinstance(error, errors.QueryCanceled | errors.LockNotAvailable):
+            return BusyError(
+                f"{self._where} did not get through with a statement in time, or somebody cancelled it",
+                remedy="see what holds it up: pg_stat_activity, pg_locks",
+            )
+        return translate(error, self._where, lost=is_lost)
 
     def _give_back(self, conn: psycopg.Connection[Any]) -> None:
-        is_good = not conn.closed and conn.info.transaction_status == TransactionStatus.IDLE
-        if is_good and not self._is_closed:
-            self._idle.append(conn)
-        else:
+        if conn.closed or conn.info.transaction_status != TransactionStatus.IDLE:
             conn.close()
+            return
+        self._idle.append((conn, time.monotonic()))
+        if self._is_closed:
+            self._drop_idle()
