@@ -49,6 +49,7 @@ COMMANDS = {
     "alerts": ("alerts", "List, test and deliver alerts."),
     "target": ("targeting", "Show where the target is at home, and claim a copy of it."),
     "migrate": ("applying", "Create or upgrade the schema reconciler on the target."),
+    "roles": ("roles", "Make roles that may do one part of the work, and no more."),
     "doctor": ("doctor", "Find the dangers that the target is in, with remedies."),
     "policies": ("policies", "List policies and windows, and judge a saved plan by them."),
     "schema": ("validating", "Print a JSON Schema for editors and other tools."),

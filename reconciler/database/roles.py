@@ -198,7 +198,7 @@ def write_create(
         conn: To the target.
         roles: As `read_roles` found them.
         grants: Kinds of roles, and the logins that get into them.
-        bypass: Whether those logins are to see every entry of `cron.job`.
+        bypass: Whether those logins are to see every entry of `cron.job`; workers look at none.
 
     Returns:
         Statements, in the order in which they work; none where nothing is to do.
@@ -222,7 +222,8 @@ def write_create(
     values = {"roles": [names[kind] for kind, _ in grants], "logins": logins}
     statements += [text for (text,) in conn.execute(queries["write_membership"], values)]
     if bypass:
-        statements += [text for (text,) in conn.execute(queries["write_bypass"], {"logins": logins})]
+        lookers = [login for kind, login in grants if kind != "worker"]
+        statements += [text for (text,) in conn.execute(queries["write_bypass"], {"logins": lookers})]
     return tuple(statements)
 
 
