@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from reconciler.core.endpoint_requests import Problem
-from reconciler.errors import ApplyLockError, ReconcilerError, RefusedError, StalePlanError
+from reconciler.errors import ApplyLockError, ReconcilerError, RefusedError, RightsError, StalePlanError
 from reconciler.runtime.endpoint_answers import make_problem, render_cause
 
 if TYPE_CHECKING:
@@ -125,6 +125,13 @@ def explain(error: ReconcilerError) -> Problem:
     """
     if isinstance(error, RefusedError | StalePlanError | ApplyLockError):
         return Problem(status=409, detail=error.message, remedy=error.remedy)
+    if isinstance(error, RightsError):
+        return Problem(
+            status=500,
+            detail="the role of this service lacks a right",
+            remedy="reconciler roles makes one that has them; SELECT reconciler.allow_service('…') with its "
+            "name lets it find out who calls",
+        )
     return make_problem(error)
 
 
