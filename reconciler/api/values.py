@@ -38,7 +38,7 @@ Instant = Annotated[datetime, AfterValidator(_to_utc)]
 GivenInstant = Annotated[
     datetime,
     PlainValidator(_parse_instant),
-    WithJsonSchema({"type": "string", "format": "date-time"}, mode="validation"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """An instant of a request; without an offset it is in UTC."""
 

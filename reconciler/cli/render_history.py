@@ -12,6 +12,7 @@ from reconciler.cli.tables import render_table
 from reconciler.cli.times import render_instant
 from reconciler.core.changes import ACTIONS
 from reconciler.core.plan_documents import render_change as change_to_json
+from reconciler.database.history import list_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -110,23 +111,7 @@ def head_to_json(head: Head) -> dict[str, Any]:
     Returns:
         The object, without changes.
     """
-    return {
-        "revision": head.id,
-        "owner": head.owner,
-        "target": head.target,
-        "applied_at": head.applied_at.astimezone(UTC).isoformat(),
-        "applied_by": head.applied_by,
-        "actor": head.actor or None,
-        "commit": head.commit or None,
-        "release": head.release,
-        "rollback_to": head.summary.get("rollback_to"),
-        "restored": head.summary.get("restored", []),
-        "emergency": head.summary.get("emergency"),
-        "transferred_to": head.summary.get("transferred_to"),
-        "transferred_from": head.summary.get("transferred_from"),
-        "counts": {action: list(head.actions).count(action) for action in ACTIONS},
-        "names": list(head.names),
-    }
+    return list_fields(head) | {"applied_at": head.applied_at.astimezone(UTC).isoformat()}
 
 
 def whole_to_json(revision: Whole) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.rows import class_row, dict_row
 
 from reconciler.core.canonical import render_canonical
+from reconciler.core.changes import ACTIONS
 from reconciler.core.history import HistoryError, Present, Revision, read_change, restore
 from reconciler.core.names import find_nearest
 from reconciler.core.restoration import RestoreError, bring_back
@@ -110,6 +111,51 @@ def list_revisions(
         return cursor.execute(query, {"owner": owner, "limit": limit, "before": before}).fetchall()
 
 
+def list_fields(head: Head) -> dict[str, Any]:
+    """List what a revision says of itself, by the names that JSON has for it everywhere.
+
+    Args:
+        head: Any revision.
+
+    Returns:
+        Values that JSON knows, but for `applied_at`.
+    """
+    actions = list(head.actions)
+    return {
+        "revision": head.id,
+        "owner": head.owner,
+        "target": head.target,
+        "applied_at": head.applied_at,
+        "applied_by": head.applied_by,
+        "actor": head.actor or None,
+        "commit": head.commit or None,
+        "release": head.release,
+        "rollback_to": head.summary.get("rollback_to"),
+        "restored": head.summary.get("restored", []),
+        "emergency": head.summary.get("emergency"),
+        "transferred_to": head.summary.get("transferred_to"),
+        "transferred_from": head.summary.get("transferred_from"),
+        "counts": {action: actions.count(action) for action in ACTIONS},
+        "names": list(head.names),
+    }
+
+
+def read_revision(conn: psycopg.Connection, number: int) -> Whole | None:
+    """Read a revision, of whatever owner.
+
+    Args:
+        conn: To the target.
+        number: Its number.
+
+    Returns:
+        The revision; None where there is none of this number.
+    """
+    if not _has_revisions(conn):
+        return None
+    with conn.cursor(row_factory=class_row(Whole)) as cursor:
+        return cursor.execute(load_queries("history")["read_revision"], {"id": number}).fetchone()
+
+
 def find_revision(conn: psycopg.Connection, number: int) -> Whole:
     """Find a revision, of whatever owner.
 
@@ -123,10 +169,7 @@ def find_revision(conn: psycopg.Connection, number: int) -> Whole:
     Raises:
         DatabaseError: There is none of this number.
     """
-    found = None
-    if _has_revisions(conn):
-        with conn.cursor(row_factory=class_row(Whole)) as cursor:
-            found = cursor.execute(load_queries("history")["read_revision"], {"id": number}).fetchone()
+    found = read_revision(conn, number)
     if found is None:
         raise DatabaseError(
             f"there is no revision {number} on this target", remedy="reconciler history --all lists them"
