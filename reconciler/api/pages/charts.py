@@ -34,7 +34,7 @@ def draw_durations(runs: Sequence[Run], limit: timedelta | None = None) -> Marku
         limit: The time that a run has.
 
     Returns:
-        An SVG picture, in which runs that failed bear a cross; nothing where no run is over.
+        A scale and an SVG picture, in which runs that failed bear a cross; nothing where no run is over.
     """
     over = [run for run in runs if run.duration is not None]
     if not over:
@@ -43,16 +43,16 @@ def draw_durations(runs: Sequence[Run], limit: timedelta | None = None) -> Marku
     top = find_top(longest)
     slots = max(len(over), _SLOTS)
     bars = Markup().join(_draw_run(run, slots - 1 - place, slots, top) for place, run in enumerate(over))
+    lines = [top, top / 2, 0.0]
     grid = Markup().join(
-        Markup(
-            '<line class="grid" x1="0" x2="100%" y1="{0}" y2="{0}"/><text x="0" y="{1}">{2}</text>'
-        ).format(y, y - 3, render_length(timedelta(seconds=value)))
-        for value, y in ((top, _TOP), (top / 2, (_TOP + _HEIGHT) / 2))
+        Markup('<line class="grid" x1="0" x2="100%" y1="{0:g}" y2="{0:g}"/>').format(_find_y(value, top))
+        for value in lines
     )
+    labels = Markup().join(Markup("<span>{}</span>").format(_spell(value)) for value in lines)
     return Markup(
-        '<svg class="chart" height="{0}" role="img" aria-label="{1}">'
-        '{2}<line class="grid" x1="0" x2="100%" y1="{0}" y2="{0}"/>{3}{4}</svg>'
-    ).format(_HEIGHT, describe_durations(over), grid, bars, _draw_limit(limit, top))
+        '<div class="plot"><div class="ticks" aria-hidden="true">{}</div>'
+        '<svg class="chart" height="{}" role="img" aria-label="{}">{}{}{}</svg></div>'
+    ).format(labels, _HEIGHT + 1, describe_durations(over), grid, bars, _draw_limit(limit, top))
 
 
 def describe_durations(runs: Sequence[Run]) -> str:
@@ -100,6 +100,14 @@ def find_top(longest: float) -> float:
         size *= 10
 
 
+def _find_y(value: float, top: float) -> float:
+    return _HEIGHT - value / top * (_HEIGHT - _TOP)
+
+
+def _spell(value: float) -> str:
+    return render_length(timedelta(seconds=value)).replace(".0 ", " ") if value else "0"
+
+
 def _draw_run(run: Run, slot: int, slots: int, top: float) -> Markup:
     length = run.duration.total_seconds() if run.duration is not None else 0.0
     height = 4.0 if run.status == "skipped" else max(length / top * (_HEIGHT - _TOP), 2.0)
@@ -127,7 +135,7 @@ def _tell(run: Run) -> Iterator[str]:
 def _draw_limit(limit: timedelta | None, top: float) -> Markup:
     if limit is None or limit.total_seconds() > top:
         return Markup()
-    y = _HEIGHT - limit.total_seconds() / top * (_HEIGHT - _TOP)
+    y = _find_y(limit.total_seconds(), top)
     return Markup(
         '<line class="limit" x1="0" x2="100%" y1="{0:.1f}" y2="{0:.1f}"/>'
         '<text class="limit" x="100%" y="{1:.1f}" text-anchor="end">time limit {2}</text>'

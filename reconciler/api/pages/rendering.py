@@ -57,6 +57,7 @@ def _environment() -> Environment:
         instant=render_instant,
         iso=_render_iso,
         took=_render_length,
+        wall=_render_wall,
         part=_quote_part,
         word=_render_word,
     )
@@ -91,6 +92,12 @@ def _render_iso(at: datetime) -> str:
 
 def _render_length(length: timedelta | float) -> str:
     return render_length(length if isinstance(length, timedelta) else timedelta(seconds=length))
+
+
+def _render_wall(at: datetime, zone: str) -> str:
+    """Render what the clocks of a zone show, where it is said elsewhere which zone that is."""
+    local = render_local(at.replace(microsecond=0), zone)
+    return local.removesuffix("Z") if local.endswith("Z") else local.rpartition(" ")[0]
 
 
 def _quote_part(text: object) -> str:

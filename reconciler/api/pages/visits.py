@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -44,6 +45,7 @@ _SILENT: Final = 300.0
 """Seconds without a tick that are no accident."""
 _FRESH: Final = 2.0
 """Seconds for which what stands above the pages is good."""
+_SMALL: Final = 2000
 _STALE: Final = 30.0
 _PATIENCE: Final = 10.0
 
@@ -170,7 +172,7 @@ class Visit:
         """
         head = self._make_head()
         is_part = self.request.headers.get("hx-request") == "true"
-        headers = {"Vary": "HX-Request"}
+        headers = {"Vary": "Accept-Encoding, HX-Request"}
         digest = "" if seen is None else self._digest((seen, head))
         if digest:
             headers["ETag"] = f'"{digest}"'
@@ -193,7 +195,12 @@ class Visit:
             digest=digest,
             **values,
         )
-        return HTMLResponse(html, status_code=status, headers=headers)
+        body = html.encode("utf-8", "replace")
+        # No other site can make a browser send the cookie: the length of what is packed tells it nothing.
+        if "gzip" in self.request.headers.get("accept-encoding", "") and len(body) > _SMALL:
+            body = gzip.compress(body, 4, mtime=0)
+            headers["Content-Encoding"] = "gzip"
+        return HTMLResponse(body, status_code=status, headers=headers)
 
     def redirect(self, path: str) -> Response:
         """Send the browser on, after a form.
