@@ -34,6 +34,7 @@ from . import (
 from .guard import Guard
 from .metrics import Metrics
 from .pages import page_routes
+from .prefixes import PREFIX, OtherPrefix, read_prefix
 from .problems import COMMON_PROBLEMS, handle_problems
 from .request_watch import RequestWatch
 from .run_route import make_run_access
@@ -65,7 +66,7 @@ _RUN_PATH: Final = "/api/jobs/run"
 
 
 def make_service_app(
-    service: Service, *, endpoint: RunEndpoint | None = None, grace: float = 25.0
+    service: Service, *, endpoint: RunEndpoint | None = None, grace: float = 25.0, prefix: str = PREFIX
 ) -> FastAPI:
     """Make the ASGI application of the service.
 
@@ -76,10 +77,15 @@ def make_service_app(
         service: What requests work with.
         endpoint: The run endpoint; None where no handlers are here.
         grace: Seconds that jobs which run get at the end, before they are interrupted and given back.
+        prefix: Below which the API is besides `/api`; "" for the run endpoint alone.
 
     Returns:
         The application.
+
+    Raises:
+        ConfigError: Paths cannot begin with the prefix.
     """
+    other = read_prefix(prefix)
 
     async def aclose() -> None:
         if endpoint is not None:
@@ -113,6 +119,8 @@ def make_service_app(
     app.add_middleware(Guard, limits=service.limits, hosts=service.hosts, body_limits=own_limits)
     # Around the guard: what that turns away is counted, too.
     app.add_middleware(RequestWatch, metrics=app.state.metrics.requests)
+    if other != PREFIX:
+        app.add_middleware(OtherPrefix, prefix=other)
     for router in _ROUTERS:
         app.include_router(router, responses=COMMON_PROBLEMS)
     return app
