@@ -16,7 +16,7 @@ from reconciler.core.names import is_name
 from reconciler.database.control import AppliedJob, find_jobs, find_start
 from reconciler.database.history import list_touches
 from reconciler.database.job_pages import ListedJob, read_job_page
-from reconciler.database.runs import RunPosition, read_run_page
+from reconciler.database.runs import RunPosition, may_read_cron, read_run_page
 from reconciler.errors import ConfigError, DatabaseError
 
 from .declarations import render_declaration
@@ -73,7 +73,7 @@ def show_job(
             statuses=(),
             since=None,
             limit=_RUNS,
-            use_cron=visit.facts.rights.use_cron,
+            use_cron=may_read_cron(conn),
             after=place,
         )
         touches = _list_touches(conn, name)

@@ -14,10 +14,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from reconciler.api.context import Service, ServiceDep
 from reconciler.api.problems import ProblemError
-from reconciler.database.job_pages import read_job_page
-from reconciler.database.observe import observe_facts, require_pg_cron
-from reconciler.database.runs import require_runtime
-from reconciler.database.status import read_summary
+from reconciler.api.status_reading import read_overview
 
 from .rendering import render
 from .sessions import Viewer, ViewerDep, check_form_key, check_origin, find_root
@@ -28,8 +25,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from reconciler.core.facts import Facts
-    from reconciler.database.status import State, Summary
+    from reconciler.api.status_reading import LauncherState, Overview
+    from reconciler.database.status import State, TickState
 
 NAV: Final = (
     ("Jobs", "/"),
@@ -41,13 +38,7 @@ NAV: Final = (
 )
 FAILING: Final[tuple[State, ...]] = ("failing", "missed", "missing")
 """States of jobs that somebody has to look at."""
-_SILENT: Final = 300.0
-"""Seconds without a tick that are no accident."""
-_FRESH: Final = 2.0
-"""Seconds for which what stands above the pages is good."""
 _SMALL: Final = 2000
-_STALE: Final = 30.0
-_PATIENCE: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,35 +46,20 @@ class Head:
     """What stands above every page.
 
     Attributes:
-        launcher: alive, dead, or unknown where it cannot be seen.
-        tick: alive, silent, none, or unknown where it cannot be seen.
+        launcher: running, not_running or unknown.
+        tick: seen, late, not_yet, none or unknown.
         tick_at: When the tick last began, to the second; None where nothing is known of it.
         failing: Jobs that fail, were missed, or lost their entry.
         worst: One of the states that these jobs are in.
         waiting: Messages that no channel got yet.
     """
 
-    launcher: str
-    tick: str
+    launcher: LauncherState
+    tick: TickState
     tick_at: datetime | None
     failing: int
-    worst: str
+    worst: State
     waiting: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ground:
-    """What every page needs, read for all of them at once.
-
-    Attributes:
-        facts: Of the server.
-        summary: What holds for all jobs together.
-        counts: Jobs by state.
-    """
-
-    facts: Facts
-    summary: Summary
-    counts: Mapping[State, int]
 
 
 class Visit:
@@ -94,25 +70,28 @@ class Visit:
         service: What it works with.
         viewer: Who looks.
         root: Below which path the application is mounted.
-        facts: Of the server, within `connection()` and after it.
-        now: The server's clock, likewise.
+        overview: What holds for all jobs together, within `connection()` and after it.
     """
 
-    facts: Facts
-    now: datetime
+    overview: Overview
 
     def __init__(self, request: Request, service: ServiceDep, viewer: ViewerDep) -> None:
         self.request = request
         self.service: Service = service
         self.viewer: Viewer = viewer
         self.root = find_root(request)
-        self._ground: _Ground | None = None
         self._counts: Mapping[State, int] = {}
+        self._target = service.target
 
     @property
     def zone(self) -> str:
         """The zone in which pg_cron reads schedules."""
-        return self.facts.timezone
+        return self.overview.timezone
+
+    @property
+    def now(self) -> datetime:
+        """The server's clock, two seconds ago at the most."""
+        return self.overview.now
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:
@@ -125,14 +104,10 @@ class Visit:
             DatabaseError: There is no server, no pg_cron, or nothing was applied to it.
         """
         # Before there is a connection of our own: it is read through another one.
-        found = self.service.answers.find(
-            "dashboard", self._read_ground, max_age=_FRESH, patience=_PATIENCE, stale=_STALE
-        )
-        self._ground = found.value
-        self._counts = found.value.counts
-        self.facts = found.value.facts
-        self.now = found.value.summary.now + timedelta(seconds=found.age)
+        self.overview = read_overview(self.service)
+        self._counts = self.overview.counts
         with self.service.connections.connection() as conn:
+            self._target = self._target or conn.info.dbname
             yield conn
 
     def count_jobs(self, counts: Mapping[State, int]) -> None:
@@ -186,9 +161,8 @@ class Visit:
             path=self._find_path().partition("?")[0],
             nav=NAV,
             viewer=self.viewer,
-            target=self.service.target or self.facts.database,
+            target=self._target,
             head=head,
-            facts=self.facts,
             zone=self.zone,
             now=self.now,
             live=live,
@@ -211,33 +185,17 @@ class Visit:
         return RedirectResponse(self.root + path, status_code=303)
 
     def _make_head(self) -> Head:
-        assert self._ground is not None  # noqa: S101 - pages are shown of what was read
-        facts, summary = self._ground.facts, self._ground.summary
-        age, sees_all = summary.tick_age, facts.rights.sees_all
-        if not summary.ticks:
-            tick = "none" if sees_all else "unknown"
-        elif age is None:
-            tick = "unseen" if sees_all else "unknown"
-        else:
-            tick = "silent" if age > _SILENT else "alive"
-        began = None if age is None else (summary.now - timedelta(seconds=age)).replace(microsecond=0)
+        seen = self.overview
         failing = [state for state in FAILING if self._counts.get(state)]
+        age = seen.tick_age if seen.tick in ("seen", "late") else None
         return Head(
-            launcher={None: "unknown", True: "alive", False: "dead"}[facts.launcher_running],
-            tick=tick,
-            tick_at=began if tick in ("alive", "silent") else None,
+            launcher=seen.launcher,
+            tick=seen.tick,
+            tick_at=None if age is None else (seen.now - timedelta(seconds=age)).replace(microsecond=0),
             failing=sum(self._counts[state] for state in failing),
             worst=next(iter(failing), FAILING[0]),
-            waiting=summary.deliveries_waiting,
+            waiting=seen.deliveries_waiting,
         )
-
-    def _read_ground(self) -> _Ground:
-        with self.service.connections.connection() as conn:
-            facts = observe_facts(conn)
-            require_pg_cron(facts)
-            require_runtime(conn)
-            counts = read_job_page(conn, zone=facts.timezone, limit=1).counts
-            return _Ground(facts=facts, summary=read_summary(conn), counts=counts)
 
     def _find_path(self) -> str:
         url = self.request.url
