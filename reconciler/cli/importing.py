@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +16,10 @@ from reconciler.errors import InvalidInputError, ReconcilerError, RefusedError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z_-]*")
-_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 _TOKENS = (
     "The token of each worker is on the target, under the name that stands here. reconciler.yaml has to\n"
     "name it, below secrets; a variable that is not set leaves the token on the target as it is:"
 )
-_HEAD = "# yaml-language-server: $schema=../schemas/jobs.schema.json\n"
 
 
 @click.command("import")
@@ -182,30 +178,14 @@ def render_spec_file(
     Returns:
         YAML that our reader reads back to the same values, to the letter.
     """
-    import yaml
+    from reconciler.loader.written_specs import SCHEMA_LINE, render_sections
 
-    class Dumper(yaml.SafeDumper):
-        """Writes every text so that YAML 1.1 and 1.2 read it alike: plain words, blocks, or quotes."""
-
-    def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-        style = None if _PLAIN.fullmatch(text) and text.lower() not in _WORDS else '"'
-        if "\n" in text.strip("\n"):
-            style = "|"
-        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-    Dumper.add_representer(str, represent_text)
-
-    def render(section: str, declared: Mapping[str, Mapping[str, Any]]) -> str:
-        value = {section: {name: dict(one) for name, one in declared.items()}}
-        return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100_000)
-
-    parts = [f"{_HEAD}# Imported from {' '.join(where.split())}.\n"]
+    parts = [f"{SCHEMA_LINE}# Imported from {' '.join(where.split())}.\n"]
     if secrets:
         lines = [*tokens.split("\n"), *(f"  {line}" for line in suggest_secrets(secrets))]
         parts.append("".join(f"# {line}\n" for line in lines))
-    parts += [render("jobs", jobs)] if jobs else []
-    parts += [render("workers", workers)] if workers else []
-    return "\n".join(parts)
+    body = render_sections({"jobs": jobs, "workers": workers})
+    return "\n".join([*parts, *([body] if body else [])])
 
 
 def suggest_secrets(secrets: Mapping[str, str]) -> list[str]:

@@ -18,6 +18,9 @@ OWN_PREFIX = "reconciler-"
 SQL_OWNER = "sql"
 """The owner of workers that `reconciler.create_queue_worker` made, and of nothing else."""
 
+API_OWNER = "api"
+"""The owner of jobs that were made through the service, and of nothing else."""
+
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
 
 

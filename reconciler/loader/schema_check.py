@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from reconciler.loader.schema_words import SchemaFault, put_into_words
 from reconciler.resources import read_resource
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from jsonschema import Draft202012Validator, ValidationError
 
 SchemaName = Literal["jobs", "config"]
+_OR_VARIABLE: Final = r"|\\$\\{"
+"""What patterns end with where a variable may stand instead, as JSON writes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +33,12 @@ class Definition:
     Attributes:
         schema: The file.
         name: A name below `$defs`; "" is the whole.
+        takes_variables: Whether a text may hold `${var:…}` in place of what it is to be.
     """
 
     schema: SchemaName
     name: str = ""
+    takes_variables: bool = True
 
 
 def is_valid(definition: Definition, value: Any) -> bool:
@@ -71,8 +75,19 @@ def find_schema_faults(definition: Definition, value: Any, *, label: str = "") -
 
 
 @cache
-def _schema(definition: Definition) -> dict[str, Any]:
-    schema: dict[str, Any] = json.loads(read_resource("schemas", f"{definition.schema}.schema.json"))
+def read_schema(definition: Definition) -> dict[str, Any]:
+    """Read a schema.
+
+    Args:
+        definition: Which one.
+
+    Returns:
+        It, and the same each time: nobody changes it.
+    """
+    text = read_resource("schemas", f"{definition.schema}.schema.json")
+    schema: dict[str, Any] = json.loads(
+        text if definition.takes_variables else text.replace(_OR_VARIABLE, "")
+    )
     if not definition.name:
         return schema
     return {
@@ -86,7 +101,7 @@ def _schema(definition: Definition) -> dict[str, Any]:
 def _fast(definition: Definition) -> jsonschema_rs.Draft202012Validator:
     import jsonschema_rs  # noqa: PLC0415 - 40 ms, and only commands that read files need it
 
-    return jsonschema_rs.Draft202012Validator(_schema(definition))
+    return jsonschema_rs.Draft202012Validator(read_schema(definition))
 
 
 @cache
@@ -103,4 +118,4 @@ def _slow(definition: Definition) -> Draft202012Validator:
 
     extend: Any = validators.extend
     extended: type[Draft202012Validator] = extend(Draft202012Validator, {"pattern": check_pattern})
-    return extended(_schema(definition))
+    return extended(read_schema(definition))
