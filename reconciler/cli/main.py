@@ -44,7 +44,7 @@ COMMANDS = {
     "jobs": ("jobs", "List, show, retry and cancel queued jobs."),
     "queues": ("queues", "Show how deep each queue is, how quick, and what holds it up."),
     "worker": ("worker", "Claim queued jobs and do them here."),
-    "serve": ("serving", "Serve the run endpoint, which push workers call."),
+    "serve": ("serving", "Serve the API, the dashboard, the metrics and the run endpoint."),
     "token": ("tokens", "Make, list and revoke tokens that open the service."),
     "alerts": ("alerts", "List, test and deliver alerts."),
     "target": ("targeting", "Show where the target is at home, and claim a copy of it."),

@@ -1,6 +1,7 @@
-"""The command `serve`: the run endpoint as a process of its own.
+"""The command `serve`: the service as a process of its own.
 
-Finds token, handlers and database, starts and stops the HTTP server; answers come from `reconciler.api`.
+Finds tokens, handlers, files and database, starts and stops the HTTP server; answers come from
+`reconciler.api`.
 """
 
 from __future__ import annotations
@@ -8,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
-import socket
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,35 +18,67 @@ import click
 from reconciler.cli import exits
 from reconciler.cli.parameters import read_duration
 from reconciler.cli.session import open_session, target_options
-from reconciler.errors import ConfigError
+from reconciler.errors import ConfigError, MigrationError, ReconcilerError, RightsError
 
 if TYPE_CHECKING:
     from datetime import timedelta
-    from pathlib import Path
 
     import psycopg
-    from starlette.applications import Starlette
 
+    from reconciler.api.context import Limits, Service
     from reconciler.cli.session import Session
+    from reconciler.core.endpoint_requests import RunRules
     from reconciler.core.hidden import Hidden
     from reconciler.runtime.run_endpoint import RunEndpoint
 
 _VARIABLE = "RECONCILER_RUN_TOKEN"
 _SHORT = 16
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_NO_TLS = "tokens can be read on the way, unless what stands in front speaks it"
+_SCHEMA = frozenset({"schema_missing", "schema_older", "schema_newer"})
 
 
 @click.command()
 @target_options
-@click.option("--app", "app", required=True, metavar="MODULE[:NAME]", help="Where the handlers are.")
+@click.option(
+    "--app", "app", metavar="MODULE[:NAME]", help="Where handlers are; without it no jobs are done."
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any.")
+@click.option(
+    "--hostname",
+    "hostnames",
+    multiple=True,
+    metavar="NAME",
+    help="A name it may be called by; several [any].",
+)
+@click.option(
+    "--forwarded-allow-ips",
+    "proxies",
+    metavar="ADDRESSES",
+    help="Proxies whose X-Forwarded-For and -Proto are believed, with commas between them [none].",
+)
+@click.option(
+    "--connections", default=10, show_default=True, type=click.IntRange(1, 1000), help="To the database."
+)
+@click.option(
+    "--rate", default=1000.0, show_default=True, type=click.FloatRange(0.1), help="Requests/s a caller."
+)
+@click.option(
+    "--max-body", default=1024 * 1024, show_default=True, type=click.IntRange(1024), help="Bytes of a body."
+)
+@click.option(
+    "--allow-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="HOST",
+    help="A host that jobs made through the API may call although its address is private; several.",
+)
 @click.option(
     "--token-secret",
     "secrets",
     multiple=True,
     metavar="NAME",
-    help=f"A secret of reconciler.yaml that is the token; several while they change [${_VARIABLE}].",
+    help=f"A secret of reconciler.yaml that is a token of the run endpoint; several [${_VARIABLE}].",
 )
 @click.option(
     "--concurrency", default=20, show_default=True, type=click.IntRange(1, 1000), help="Jobs at once."
@@ -59,14 +90,22 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 @click.option(
     "--grace", type=read_duration, metavar="DURATION", help="How long jobs may take at the end [25s]."
 )
-@click.option("--prefix", default="/api", show_default=True, help="What all paths begin with.")
+@click.option(
+    "--prefix", default="/api", show_default=True, help="What paths of the API may begin with, too."
+)
 def serve(
     config_path: Path | None,
     target_name: str | None,
     dsn: str | None,
-    app: str,
+    app: str | None,
     host: str,
     port: int,
+    hostnames: tuple[str, ...],
+    proxies: str | None,
+    connections: int,
+    rate: float,
+    max_body: int,
+    allowed_hosts: tuple[str, ...],
     secrets: tuple[str, ...],
     concurrency: int,
     max_limit: int,
@@ -74,65 +113,141 @@ def serve(
     grace: timedelta | None,
     prefix: str,
 ) -> int:
-    """Serve the run endpoint, which push workers call: POST /api/jobs/run?queue=&status=&limit=."""
-    from datetime import timedelta
-
-    from reconciler.api.app import make_app
+    """Serve the API, the dashboard and the metrics; with --app also the run endpoint, which does jobs."""
+    from reconciler.api.context import Limits
+    from reconciler.api.prefixes import read_prefix
+    from reconciler.api.service import make_service_app
+    from reconciler.cli.listening import is_loopback, listen, name_address, serve_app
     from reconciler.core.endpoint_requests import RunRules
-    from reconciler.runtime.handlers import load_handlers
     from reconciler.runtime.tracing import exporting
 
     click.get_current_context().with_resource(exporting(os.environ, service="reconciler-service"))
-    # A machine that only serves, and has its token in the environment, needs no configuration.
-    is_bare = dsn is not None and config_path is None and not secrets
-    session = None if is_bare else open_session(config_path, target_name, dsn)
-    found = dsn if session is None else session.find_dsn()
-    tokens = _find_tokens(session, found or "", secrets)
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as python -m does
-    rules = RunRules(max_limit=max_limit, **({} if budget is None else {"budget": budget}))
-    patience = (timedelta(seconds=25) if grace is None else grace).total_seconds()
-    made = make_app(
-        found or "",
-        load_handlers(app),
-        tokens=tokens,
-        prefix=prefix,
-        rules=rules,
-        concurrency=concurrency,
-        grace=patience,
+    prefix = read_prefix(prefix)
+    session = _find_session(config_path, target_name, dsn, is_needed=bool(secrets))
+    found = session.find_dsn() if session is not None else dsn or ""
+    limits = Limits(rate=rate, burst=max(1, round(2 * rate)), max_body=max_body)
+    service = _make_service(
+        session, found, dsn, connections=connections, limits=limits, hosts=hostnames, allowed=allowed_hosts
     )
+    tokens = _check_target(session, found, secrets, has_handlers=app is not None)
+    endpoint = None
+    if app is not None:
+        rules = RunRules(max_limit=max_limit, **({} if budget is None else {"budget": budget}))
+        endpoint = _make_endpoint(service, found, app, tokens, rules=rules, concurrency=concurrency)
+    patience = 25.0 if grace is None else grace.total_seconds()
+    made = make_service_app(service, endpoint=endpoint, grace=patience, prefix=prefix)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    with _listen(host, port) as listener:
-        where = f"http://{_name(listener)}{prefix.rstrip('/')}/jobs/run"
-        asyncio.run(_serve(made, listener, grace=patience, where=where))
+    with listen(host, port) as listener:
+        where = f"http://{name_address(listener)}" + ("/" if app is None else f"{prefix}/jobs/run")
+        if not is_loopback(listener):
+            click.echo(f"Listening on {host} without TLS: {_NO_TLS}.", err=True)
+        asyncio.run(serve_app(made, listener, grace=patience, where=where, proxies=proxies))
     return exits.DONE
 
 
-def _find_tokens(session: Session | None, dsn: str, secrets: tuple[str, ...]) -> list[Hidden]:
-    """Find the tokens: each text may hold several, with blanks or line ends between them."""
-    from reconciler.core.hidden import Hidden
-    from reconciler.database.connect import connect
-    from reconciler.runtime.secret_values import SecretStores
+def _find_session(
+    config_path: Path | None, target_name: str | None, dsn: str | None, *, is_needed: bool
+) -> Session | None:
+    """Find configuration and target; a machine that has the dsn needs none, and uses one that is there."""
+    from reconciler.loader.config import find_config
 
-    texts = [Hidden(os.environ.get(_VARIABLE, ""))]
-    with connect(dsn) as conn:
-        _check_rights(conn)
-        if secrets and session is not None:
-            stores = SecretStores(config=session.config, environment=os.environ)
-            texts = [stores.resolve(name, conn) for name in secrets]
-    tokens = [Hidden(token) for text in texts for token in text.reveal().split()]
-    if not tokens:
-        raise ConfigError(
-            "the run endpoint has no token, so anybody could run jobs",
-            remedy=f"set {_VARIABLE}, or name a secret of reconciler.yaml with --token-secret",
+    if dsn is None or config_path is not None or target_name is not None or is_needed:
+        return open_session(config_path, target_name, dsn)
+    try:
+        path = find_config(Path.cwd())
+    except ConfigError:
+        return None
+    try:
+        return open_session(path, None, dsn)
+    except ReconcilerError as error:
+        click.echo(f"Serving without spec files: {error.message}", err=True)
+        return None
+
+
+def _make_service(
+    session: Session | None,
+    found: str,
+    dsn: str | None,
+    *,
+    connections: int,
+    limits: Limits,
+    hosts: tuple[str, ...],
+    allowed: tuple[str, ...],
+) -> Service:
+    from reconciler.api.context import Service
+    from reconciler.runtime.spec_files import WatchedSpecFiles
+    from reconciler.runtime.thread_connections import ThreadConnections
+
+    files = None
+    if session is not None:
+        files = WatchedSpecFiles(
+            Path(session.config.path), session.target.name, environment=os.environ, dsn=dsn
         )
-    if min(len(token.reveal()) for token in tokens) < _SHORT:
+    return Service(
+        connections=ThreadConnections(found, most=connections),
+        target="" if session is None else session.target.name,
+        files=files,
+        limits=limits,
+        hosts=frozenset(hosts),
+        allowed_hosts=frozenset(allowed),
+    )
+
+
+def _make_endpoint(
+    service: Service, dsn: str, app: str, tokens: list[Hidden], *, rules: RunRules, concurrency: int
+) -> RunEndpoint:
+    from reconciler.api.run_route import make_run_access
+    from reconciler.runtime.handlers import load_handlers
+    from reconciler.runtime.run_endpoint import RunEndpoint
+
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as python -m does
+    return RunEndpoint(
+        dsn,
+        load_handlers(app),
+        tokens=tokens,
+        rules=rules,
+        concurrency=concurrency,
+        authorize=make_run_access(service),
+    )
+
+
+def _check_target(
+    session: Session | None, dsn: str, secrets: tuple[str, ...], *, has_handlers: bool
+) -> list[Hidden]:
+    """See at the start, and not at the first request, what cannot be served; find the tokens."""
+    from reconciler.database.connect import connect
+
+    with connect(dsn) as conn:
+        tokens = _find_tokens(session, conn, secrets) if has_handlers else []
+        if has_handlers:
+            _check_work(conn)
+        _check_schema(conn, is_alone=not has_handlers)
+        if has_handlers and not tokens and not _has_run_token(conn):
+            raise ConfigError(
+                "the run endpoint has no token, so nobody could run jobs",
+                remedy=f"set {_VARIABLE}, name a secret of reconciler.yaml with --token-secret, or make a "
+                "token of the API: reconciler token create NAME --scope run",
+            )
+    if any(len(token.reveal()) < _SHORT for token in tokens):
         click.echo("A token is short enough to be guessed: take 32 random characters.", err=True)
     return tokens
 
 
-def _check_rights(conn: psycopg.Connection) -> None:
-    """See at the start, and not at the first call, whether the role may claim jobs."""
+def _find_tokens(session: Session | None, conn: psycopg.Connection, secrets: tuple[str, ...]) -> list[Hidden]:
+    """Find the tokens: each text may hold several, with blanks or line ends between them."""
+    from reconciler.core.hidden import Hidden
+    from reconciler.runtime.secret_values import SecretStores
+
+    texts = [Hidden(os.environ.get(_VARIABLE, ""))]
+    if secrets and session is not None:
+        stores = SecretStores(config=session.config, environment=os.environ)
+        texts = [stores.resolve(name, conn) for name in secrets]
+    return [Hidden(token) for text in texts for token in text.reveal().split()]
+
+
+def _check_work(conn: psycopg.Connection) -> None:
+    """See whether the role may claim jobs."""
     import psycopg
 
     from reconciler.database.claims import reread_settings
@@ -144,58 +259,30 @@ def _check_rights(conn: psycopg.Connection) -> None:
         raise explain_refusal(error, f"{conn.info.dbname} on {conn.info.host}") from error
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def _check_schema(conn: psycopg.Connection, *, is_alone: bool) -> None:
+    """See whether the API can answer; where the run endpoint can, a role that may do no more is only told."""
+    from reconciler.database.readiness import find_unready
+
+    for fault in find_unready(conn):
+        if fault.code in _SCHEMA:
+            raise MigrationError(f"cannot serve: {fault.message}", remedy=fault.remedy)
+        if fault.code == "rights" and is_alone:
+            raise RightsError(f"cannot serve: {fault.message}", remedy=fault.remedy)
+        click.echo(f"Not ready: {fault.message} ({fault.remedy}).", err=True)
+
+
+def _has_run_token(conn: psycopg.Connection) -> bool:
+    """Tell whether some token of the API lets run jobs; a role that may not list them is believed."""
+    from datetime import UTC, datetime
+
+    import psycopg
+
+    from reconciler.core.api_tokens import find_state
+    from reconciler.database.api_tokens import list_tokens
+
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}",
-            remedy="give another --port or --host, or end what listens there",
-        ) from error
-
-
-def _name(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-async def _serve(app: Starlette, listener: socket.socket, *, grace: float, where: str) -> None:
-    """Serve until a signal comes, and see to it that what runs then ends in order."""
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        """Leaves signals to us: at the first one no more jobs are claimed."""
-
-        def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override] # ours gives nothing
-            return nullcontext()
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets=sockets)
-            click.echo(f"Serving {where}", err=True)
-
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="on",
-        server_header=False,
-        timeout_graceful_shutdown=round(grace) + 10,
-    )
-    server = Server(config)
-    ends: list[asyncio.Task[None]] = []
-    endpoint: RunEndpoint = app.state.endpoint
-
-    def end(number: int) -> None:
-        if ends:
-            for other in _SIGNALS:
-                loop.remove_signal_handler(other)
-        click.echo(f"{signal.Signals(number).name}: ends when the jobs that run are over.", err=True)
-        ends.append(asyncio.create_task(endpoint.aclose(grace=0 if ends else grace)))
-        server.should_exit = True
-
-    loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, end, number)
-    await server.serve(sockets=[listener])
-    await asyncio.gather(*ends)
+        tokens = list_tokens(conn)
+    except psycopg.errors.InsufficientPrivilege:
+        return True
+    now = datetime.now(UTC)
+    return any("run" in token.scopes and find_state(token, now) == "good" for token in tokens)

@@ -201,7 +201,7 @@ def test_what_takes_too_long_is_given_back(shop: Shop, signals: int) -> None:
 @pytest.mark.parametrize(
     ("args", "env", "told"),
     [
-        ((), {}, "the run endpoint has no token, so anybody could run jobs\n  set RECONCILER_RUN_TOKEN"),
+        ((), {}, "the run endpoint has no token, so nobody could run jobs\n  set RECONCILER_RUN_TOKEN"),
         ((), {"RECONCILER_RUN_TOKEN": " \n"}, "the run endpoint has no token"),
         (("--token-secret", "run-endpoint"), {"RUN_TOKEN": ""}, "the secret run-endpoint has no value"),
         (("--token-secret", "nope"), {}, "there is no secret nope"),
