@@ -99,7 +99,7 @@ def list_(config_path: Path | None, target_name: str | None, dsn: str | None, as
     if as_json:
         click.echo(render_json_rows(_to_json(one, now) for one in found))
     elif found:
-        head = ["NAME", "ID", "SCOPES", "STATE", "EXPIRES", "LAST USED", "CREATED"]
+        head = ["name", "id", "scopes", "state", "expires", "last used", "created"]
         click.echo(render_table(head, [_to_row(one, now) for one in found]))
     else:
         click.echo("No tokens: reconciler token create makes one.")

@@ -117,6 +117,8 @@ def test_a_body_is_read_up_to_its_limit(guarded: Guarded) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["detail"] == "the body is longer than 10 bytes"
     assert len(guarded.bodies) == 2
+    # One that says how long it is is not read at all, wherever it goes.
+    assert guarded("POST", "/nothing", content=b"12345678901").status_code == 413
 
 
 def test_a_path_may_have_its_own_limit(guarded: Guarded) -> None:
