@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 NAME_LIMIT = 63
 """Bytes of a name. pg_cron 1.3 and 1.4 cut longer ones silently, so that two can collide."""
@@ -19,7 +19,13 @@ SQL_OWNER = "sql"
 """The owner of workers that `reconciler.create_queue_worker` made, and of nothing else."""
 
 API_OWNER = "api"
-"""The owner of jobs that were made through the service, and of nothing else."""
+"""The owner of jobs that were made through the service."""
+
+RESERVED_OWNERS: Mapping[str, str] = {
+    SQL_OWNER: "workers that are made in SQL",
+    API_OWNER: "jobs that are made through the service",
+}
+"""Owners that no files and no program can have, and whose they are."""
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
 

@@ -118,6 +118,7 @@ def apply_target(
     expected: Fingerprints | None = None,
     allow_deletes: int | str | None = None,
     shown: Planned | None = None,
+    require: Callable[[Planned], None] | None = None,
     phase: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> Applied:
     """Make a target as declared, in one transaction.
@@ -129,6 +130,8 @@ def apply_target(
         allow_deletes: How many deletions the person consented to, or the code of the list.
         shown: The plan that was shown, of the same request; its desired state is used again where the server
             reads schedules as it did then.
+        require: Looks at the plan before anything is changed, while no other apply can work; what it raises
+            comes out.
         phase: Watches each part of the work: plan, execute, read back.
 
     Returns:
@@ -155,6 +158,8 @@ def apply_target(
                 "since a grace ended or a queue is no longer in use",
                 remedy="nothing was changed; run plan again and look at what is different",
             )
+        if require is not None:
+            require(planned)
         _check(planned, request, allow_deletes)
         _require_open(planned.plan, "migrations", [migration.name for migration in ran])
         steps = make_steps(planned.plan.changes, planned.observed.facts)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from psycopg.rows import class_row
 
+from reconciler.core.change_policies import judge_changes
 from reconciler.core.diff import diff
 from reconciler.core.plan import Plan
+from reconciler.core.policies import Governance
 from reconciler.core.state import DesiredState
 from reconciler.core.steps import find_obstacles, make_steps
 from reconciler.errors import DatabaseError, RefusedError, RightsError
@@ -20,12 +22,13 @@ from .queries import load_queries
 from .statements import list_definition_statements, list_entry_statements, make_revision
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime, timedelta
 
     import psycopg
 
     from reconciler.core.changes import Change
-    from reconciler.core.state import ObservedState
+    from reconciler.core.state import Definition, ObservedState
 
     from .statements import Request
 
@@ -125,20 +128,29 @@ def read_last_result(conn: psycopg.Connection, name: str) -> ExecutionResult | N
         return cursor.execute(load_queries("registrations")["read_last_result"], {"name": name}).fetchone()
 
 
-def remove_job(conn: psycopg.Connection, name: str, request: Request) -> bool:
+def remove_job(
+    conn: psycopg.Connection,
+    name: str,
+    request: Request,
+    *,
+    require: Callable[[Definition], None] | None = None,
+) -> bool:
     """Unschedule one job of an owner and remove its definition; all else stays, also what drifted.
 
     Args:
         conn: In autocommit mode, or without an open transaction.
         name: Of the job.
         request: For which owner and target; its specs do not count.
+        require: Looks at its definition before anything is changed, while no apply can work; what it raises
+            comes out.
 
     Returns:
         False where nobody declared it.
 
     Raises:
         ApplyLockError: An apply is at work.
-        RefusedError: It is another owner's, is protected, or other jobs wait for it.
+        RefusedError: It is another owner's, is protected, other jobs wait for it, or the policies and windows
+            of the target forbid it.
         RightsError: The role may not.
         DatabaseError: It is still there afterwards; all was rolled back.
     """
@@ -148,10 +160,12 @@ def remove_job(conn: psycopg.Connection, name: str, request: Request) -> bool:
         observed = observe_within(conn).state
         if name not in observed.definitions:
             return False
+        if require is not None:
+            require(observed.definitions[name])
         _require_removable(name, request.owner, observed)
         nothing = DesiredState(owner=request.owner, resources={})
         changes = find_obstacles(diff(nothing, observed, prune="auto"), observed.facts)
-        change = next(change for change in changes if change.name == name)
+        change = _judge(next(change for change in changes if change.name == name), observed, request)
         if change.obstacle is not None:
             error = RightsError if change.obstacle.kind == "rights" else RefusedError
             raise error(f"{name} was not removed: {change.obstacle.why}", remedy=change.obstacle.remedy)
@@ -184,6 +198,16 @@ def _require_removable(name: str, owner: str, observed: ObservedState) -> None:
             f"the role {observed.facts.role} may not write the schema reconciler",
             remedy="connect as its owner",
         )
+
+
+def _judge(change: Change, observed: ObservedState, request: Request) -> Change:
+    """Hold a change to the policies and windows of the target, at the time of the database's clock."""
+    if request.target.governance == Governance():
+        return change
+    assert observed.now is not None  # noqa: S101 - each observation asks for it
+    verdict = judge_changes([change], request.target.governance, now=observed.now, emergency="")
+    judged = verdict.changes[0]
+    return replace(judged, obstacle=judged.obstacle or verdict.closed)
 
 
 def _remove(conn: psycopg.Connection, change: Change, observed: ObservedState, request: Request) -> None:

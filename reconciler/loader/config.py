@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from reconciler.core.config import Config, Policy, Runtime, Secret, Target
 from reconciler.core.durations import find_interval_fault, parse_duration
-from reconciler.core.names import SQL_OWNER, find_nearest
+from reconciler.core.names import RESERVED_OWNERS, find_nearest
 from reconciler.core.times.dialects import parse_version
 from reconciler.errors import ConfigError, InvalidInputError
 from reconciler.loader.policies import find_policy_faults, make_governance
@@ -160,10 +160,9 @@ def _find_problems(source: Source) -> list[Problem]:
         if not is_shared or all(problem.place != place for problem in problems):
             problems.append(source.make_problem(place, message))
 
-    if value["owner"] == SQL_OWNER:
-        complain(
-            f"owner: {SQL_OWNER!r} is the owner of workers that are made in SQL: choose another", "owner"
-        )
+    reserved = RESERVED_OWNERS.get(value["owner"])
+    if reserved is not None:
+        complain(f"owner: {value['owner']!r} is the owner of {reserved}: choose another", "owner")
     default = value.get("default_target")
     if default is not None and default not in value["targets"]:
         nearest = find_nearest(default, value["targets"])

@@ -1,59 +1,41 @@
 """Jobs that a program registers itself, instead of or beside files: declared, planned and applied like those.
 
-Knows the loader's checks, and takes declarations as Python values where the loader takes files.
+Makes of Python values what a spec file would hold; how that is checked and applied `declared_jobs` knows.
 """
 
 from __future__ import annotations
 
 import inspect
-import json
-import random
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
-import psycopg
-
-from reconciler.core.config import Config, Policy, Runtime, Target
+from reconciler.core.config import Policy, Runtime, Target
 from reconciler.core.durations import render_duration
 from reconciler.core.identity import REGISTRY
-from reconciler.core.names import SQL_OWNER
-from reconciler.core.specs import SECTIONS, JobSpec, Place
+from reconciler.core.names import RESERVED_OWNERS
+from reconciler.core.specs import Place
 from reconciler.database import control, registrations
-from reconciler.database.apply import apply_target
-from reconciler.database.connect import translate
-from reconciler.database.launcher import remind_launcher
-from reconciler.database.observe import observe, observe_facts
 from reconciler.database.runs import has_runtime, require_runtime
-from reconciler.database.sessions import read_state, require_idle
-from reconciler.database.statements import Request
-from reconciler.errors import ApplyLockError, ConfigError, InvalidInputError, StalePlanError
-from reconciler.loader.builder import SpecBuilder
-from reconciler.loader.declarations import Declaration
-from reconciler.loader.references import find_reference_problems, find_reserved_names
-from reconciler.loader.schema_check import Definition, find_schema_faults
-from reconciler.loader.sources import Source, name_path
+from reconciler.errors import ConfigError, InvalidInputError
+from reconciler.loader.sources import name_path
 
+from .declared_jobs import DeclaredJobs
 from .execution import handle_cron_trigger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
-    from reconciler.core.specs import Kind
-    from reconciler.core.state import Definition as AppliedDefinition
-    from reconciler.database.apply import Applied
+    import psycopg
+
     from reconciler.database.executions import Trigger
     from reconciler.database.registrations import ExecutionResult, ScheduledJob
 
-_Result = TypeVar("_Result")
 _RUNTIME: Final = Runtime()
 _sleep: Final = time.sleep
 _OURS: Final = frozenset({"sql", "http", "handler", "targets", "overrides"})
-_NOWHERE: Final = Place(path="", line=1, column=1)
-_SECTION: Final = {kind: section for section, kind in SECTIONS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +75,22 @@ class Registry:
                 register their jobs at once when they start.
 
         Raises:
-            ConfigError: The owner is the one of workers that are made in SQL.
+            ConfigError: The owner is the one of workers that are made in SQL, or of jobs of the service.
         """
-        if owner == SQL_OWNER:
-            raise ConfigError(f"{owner!r} is the owner of workers made in SQL", remedy="choose another owner")
+        if owner in RESERVED_OWNERS:
+            raise ConfigError(
+                f"{owner!r} is the owner of {RESERVED_OWNERS[owner]}", remedy="choose another owner"
+            )
         self._conn = conn
-        self._patience = patience
         self._owner = owner
-        self._target = Target(name=REGISTRY, role=role, policy=Policy(prune="never"), runtime=runtime)
+        self._jobs = DeclaredJobs(
+            conn,
+            owner=owner,
+            target=Target(name=REGISTRY, role=role, policy=Policy(prune="never"), runtime=runtime),
+            actor=owner,
+            patience=patience,
+            sleep=_sleep,
+        )
         self._handlers: dict[str, _Handler] = {}
 
     def register_job(
@@ -142,10 +132,11 @@ class Registry:
             declared["sql"] = handler_or_sql
         else:
             declared["handler"] = handler or _name_function(handler_or_sql)
-        with self._working():
-            definitions = observe(self._conn).state.definitions
-        spec = _make_spec(name, declared, place, self._target, definitions)
-        applied = self._apply(self._request(spec))
+        try:
+            spec = self._jobs.make_spec(name, declared, place)
+        except InvalidInputError as error:
+            raise InvalidInputError([f"{place}: {problem}" for problem in error.problems]) from None
+        applied = self._jobs.apply(spec)
         if not isinstance(handler_or_sql, str):
             self._handlers[name] = _Handler(function=handler_or_sql, payload=declared.get("payload", {}))
         return applied.revision is not None
@@ -162,7 +153,7 @@ class Registry:
         Raises:
             DatabaseError: There is no such job, or the role may not control it.
         """
-        with self._working(), self._conn.transaction():
+        with self._jobs.working(), self._conn.transaction():
             require_runtime(self._conn)
             return control.request_run(self._conn, name)
 
@@ -179,7 +170,7 @@ class Registry:
             RefusedError: It belongs to another owner, is protected, or others wait for it.
             DatabaseError: It could not be removed.
         """
-        removed = self._insist(lambda: registrations.remove_job(self._conn, name, self._request()))
+        removed = self._jobs.remove(name)
         self._handlers.pop(name, None)
         return removed
 
@@ -195,7 +186,7 @@ class Registry:
         Raises:
             DatabaseError: They could not be read.
         """
-        with self._working(), self._conn.transaction():
+        with self._jobs.working(), self._conn.transaction():
             if not has_runtime(self._conn):
                 return ()
             return registrations.list_scheduled_jobs(self._conn, None if everybody else self._owner)
@@ -212,7 +203,7 @@ class Registry:
         Raises:
             DatabaseError: It could not be read.
         """
-        with self._working(), self._conn.transaction():
+        with self._jobs.working(), self._conn.transaction():
             if not has_runtime(self._conn):
                 return None
             return registrations.read_last_result(self._conn, name)
@@ -238,105 +229,6 @@ class Registry:
                 remedy="call register_job with the function first",
             )
         return handle_cron_trigger(self._conn, name, lambda: known.function(**known.payload), trigger=trigger)
-
-    def _request(self, *specs: JobSpec) -> Request:
-        return Request(specs=specs, owner=self._owner, target=self._target, actor=self._owner)
-
-    def _apply(self, request: Request) -> Applied:
-        """Apply; where that made the schema, see to it that pg_cron hears of what was scheduled."""
-        applied = self._insist(lambda: apply_target(self._conn, request))
-        if applied.migrations:
-            with self._working(), self._conn.transaction():
-                remind_launcher(self._conn, observe_facts(self._conn).rights, sleep=_sleep)
-        return applied
-
-    def _insist(self, act: Callable[[], _Result]) -> _Result:
-        """Do something again while another apply is in its way; each try is one transaction."""
-        give_up_at = time.monotonic() + self._patience
-        while True:
-            try:
-                with self._working():
-                    return act()
-            except (ApplyLockError, StalePlanError):
-                if time.monotonic() >= give_up_at:
-                    raise
-            # Not all at the same time again.
-            time.sleep(random.uniform(0.05, 0.25))  # noqa: S311 - nothing secret depends on it
-
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        """Let errors of psycopg out as ours, and refuse to work inside of the caller's transaction."""
-        state = read_state(self._conn)
-        require_idle(state)
-        try:
-            yield
-        except psycopg.Error as error:
-            lost = read_state(self._conn).transaction == "closed"
-            raise translate(error, state.where, lost=lost) from error
-
-
-def _make_spec(
-    name: str,
-    declared: dict[str, Any],
-    place: Place,
-    target: Target,
-    definitions: Mapping[str, AppliedDefinition],
-) -> JobSpec:
-    """Make the spec of a job, checked as a job of a spec file is.
-
-    Args:
-        name: Of the job.
-        declared: What is declared of it.
-        place: Where.
-        target: For which target.
-        definitions: What is declared on the target already, by name.
-
-    Returns:
-        The spec.
-
-    Raises:
-        InvalidInputError: Everything that is wrong.
-    """
-    faults = find_schema_faults(Definition(schema="jobs"), {"jobs": {name: declared}})
-    messages = [fault.message for fault in faults]
-    if not messages:
-        own = _declare("job", name, declared, place, target)
-        builder = SpecBuilder(_make_config(target), target)
-        spec = builder.build(own)
-        others = [
-            _declare(other.kind, other.name, json.loads(other.document), _NOWHERE, target)
-            for other in definitions.values()
-            if other.name != name
-        ]
-        known = {problem.message for problem in find_reference_problems(others, {}, {})}
-        problems = [
-            *find_reserved_names([own]),
-            *builder.problems,
-            *(one for one in find_reference_problems([*others, own], {}, {}) if one.message not in known),
-        ]
-        messages = [problem.message for problem in problems]
-        if not messages and isinstance(spec, JobSpec):
-            return spec
-    raise InvalidInputError([f"{place}: {message}" for message in dict.fromkeys(messages)])
-
-
-def _declare(kind: Kind, name: str, value: dict[str, Any], place: Place, target: Target) -> Declaration:
-    return Declaration(
-        kind=kind,
-        name=name,
-        place=place,
-        source=Source(path=place.path),
-        section=_SECTION[kind],
-        own=value,
-        value=value,
-        target=target.name,
-    )
-
-
-def _make_config(target: Target) -> Config:
-    return Config(
-        path="", owner="", jobs=(), targets={target.name: target}, default_target=target.name, secrets={}
-    )
 
 
 def _make_plain(value: Any) -> Any:
