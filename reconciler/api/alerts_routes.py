@@ -14,7 +14,7 @@ from .context import ServiceDep
 from .paging import Cursor, Page, PageLimit, decode_cursor, encode_cursor
 from .problems import ProblemError
 from .security import Reader
-from .values import GivenInstant, Instant, Json
+from .values import Instant, Json
 
 router: Final = APIRouter(prefix="/api/v1/alerts", tags=["alerts"])
 
@@ -26,9 +26,9 @@ class Delivery(BaseModel):
     reminder: Annotated[int, Field(description="0 for the first message")]
     status: Literal["pending", "sent", "failed"]
     attempts: int
-    due_at: GivenInstant
+    due_at: Instant
     last_error: str | None
-    sent_at: GivenInstant | None
+    sent_at: Instant | None
 
 
 class Alert(BaseModel):

@@ -122,9 +122,9 @@ class RunPosition:
     """How far a list of runs was read, the newest first.
 
     Attributes:
-        log_at: When the last run of the log that was read began; None where none was.
-        log_id: Its id.
-        cron_id: The id of the last run that is from `cron.job_run_details`; None where none was.
+        log_at: When the run of the log began before which the next part goes on.
+        log_id: Its id; None where nothing was read yet.
+        cron_id: The same for those that are from `cron.job_run_details`.
     """
 
     log_at: datetime | None
@@ -282,7 +282,7 @@ def read_run_page(
     # Within a page they stand by their own times, however they were numbered.
     return RunPage(
         runs=tuple(sorted(runs, key=_find_time, reverse=True)),
-        next=_move_on(place, runs) if len(found) > limit else None,
+        next=_move_on(place, runs, logged, direct) if len(found) > limit else None,
     )
 
 
@@ -304,14 +304,33 @@ def _date(runs: Sequence[Run]) -> list[tuple[float, Run]]:
     return dated[::-1]
 
 
-def _move_on(place: RunPosition, runs: Sequence[Run]) -> RunPosition:
-    logged = next((run for run in reversed(runs) if run.source == "log"), None)
-    direct = next((run for run in reversed(runs) if run.source != "log"), None)
-    return RunPosition(
-        log_at=place.log_at if logged is None else logged.run_at,
-        log_id=place.log_id if logged is None else logged.id,
-        cron_id=place.cron_id if direct is None else direct.id,
-    )
+def _move_on(
+    place: RunPosition, runs: Sequence[Run], logged: Sequence[Run], direct: Sequence[Run]
+) -> RunPosition:
+    """Find where the next part begins.
+
+    Args:
+        place: Where this one began.
+        runs: What it has.
+        logged: Runs of the log that were read for it.
+        direct: Runs of direct jobs that were.
+
+    Returns:
+        The place. Of what nothing was taken yet it is before the newest one of now, so that those which come
+        meanwhile stay out.
+    """
+    log = next((run for run in reversed(runs) if run.source == "log"), None)
+    cron = next((run for run in reversed(runs) if run.source != "log"), None)
+    log_at, log_id, cron_id = place.log_at, place.log_id, place.cron_id
+    if log is not None:
+        log_at, log_id = log.run_at, log.id
+    elif log_id is None:
+        log_at, log_id = (logged[0].run_at, logged[0].id + 1) if logged else (None, 0)
+    if cron is not None:
+        cron_id = cron.id
+    elif cron_id is None:
+        cron_id = direct[0].id + 1 if direct else 0
+    return RunPosition(log_at=log_at, log_id=log_id, cron_id=cron_id)
 
 
 def read_run(conn: psycopg.Connection, run_id: int) -> RunDetails | None:
