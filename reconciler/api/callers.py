@@ -79,6 +79,11 @@ class KnownCallers:
             while len(self._known) > self._most:
                 self._known.popitem(last=False)
 
+    def forget(self, token: str) -> None:
+        """Forget whose token it was: it is no good any more."""
+        with self._lock:
+            self._known.pop(_make_key(token), None)
+
 
 def _make_key(token: str) -> bytes:
     return sha256(token.encode("utf-8", "surrogatepass")).digest()

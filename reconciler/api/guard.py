@@ -59,6 +59,7 @@ class Guard:
         limits: What one caller may ask for.
         hosts: Names by which the service may be called; any where there is none.
         body_limits: Bytes of a body, for paths that have a limit of their own.
+        sign_ins: Paths to which a token is sent by a form.
         clock: Seconds of a clock that nobody sets.
     """
 
@@ -69,11 +70,13 @@ class Guard:
         limits: Limits,
         hosts: frozenset[str] = frozenset(),
         body_limits: Mapping[str, int] | None = None,
+        sign_ins: frozenset[str] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._max_body = limits.max_body
         self._body_limits = body_limits or {}
+        self._sign_ins = sign_ins
         self._hosts = frozenset(host.lower() for host in hosts)
         self._visitors = Visitors(
             rate=Rate(per_second=limits.rate, burst=limits.burst),
@@ -89,9 +92,11 @@ class Guard:
         headers = Headers(scope=scope)
         scope["state"] = state = dict(scope.get("state", {}))
         state["request_id"] = _find_request_id(headers)
-        most = self._find_body_limit(scope)
-        visit = _Visit(scope, receive, send, self._visitors, most)
-        refusal = self._refuse(scope, headers, most)
+        path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
+        most = self._body_limits.get(path, self._max_body)
+        signs_in = path in self._sign_ins and scope["method"] not in _READING
+        visit = _Visit(scope, receive, send, self._visitors, most, signs_in=signs_in)
+        refusal = self._refuse(scope, headers, most, signs_in=signs_in)
         if refusal is not None:
             await make_response(refusal)(scope, receive, visit.send)
             return
@@ -102,7 +107,7 @@ class Guard:
                 raise
             await make_unforeseen(error)(scope, receive, visit.send)
 
-    def _refuse(self, scope: Scope, headers: Headers, most: int) -> Problem | None:
+    def _refuse(self, scope: Scope, headers: Headers, most: int, *, signs_in: bool) -> Problem | None:
         host = headers.get("host", "")
         if self._hosts and _strip_port(host) not in self._hosts:
             return Problem(
@@ -110,7 +115,8 @@ class Guard:
                 detail="the service is not called by this name",
                 remedy="call it by one of the names that it was started with",
             )
-        wait = self._visitors.count(find_address(scope.get("client")), headers.get("authorization", ""))
+        address, authorization = find_address(scope.get("client")), headers.get("authorization", "")
+        wait = self._visitors.count(address, authorization, signs_in=signs_in)
         if wait:
             return Problem(
                 status=429,
@@ -127,16 +133,15 @@ class Guard:
         length = headers.get("content-length", "")
         return make_too_long(most) if length.isdecimal() and int(length) > most else None
 
-    def _find_body_limit(self, scope: Scope) -> int:
-        path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
-        return self._body_limits.get(path, self._max_body)
-
 
 class _Visit:
     """One request on its way: what is read of it, and what is answered."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, visitors: Visitors, most: int) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, visitors: Visitors, most: int, *, signs_in: bool
+    ) -> None:
         self.is_started = False
+        self._signs_in = signs_in
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -179,11 +184,13 @@ class _Visit:
         await self._send(message)
 
     def _note(self, status: int) -> None:
-        if not self._authorization:
+        if not (self._authorization or self._signs_in):
             return
-        caller = self._scope["state"].get("caller")
+        state = self._scope["state"]
+        caller = state.get("caller")
         address = find_address(self._scope.get("client"))
-        name = "" if caller is None else caller.token_id
+        # The run endpoint has tokens of its own, which say no more than that they are good.
+        name = state.get("visitor", "") if caller is None else caller.token_id
         self._visitors.note(address, self._authorization, status=status, name=name)
 
 

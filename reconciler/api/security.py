@@ -41,6 +41,7 @@ def find_caller(service: Service, token: str) -> Caller | None:
     with service.connections.connection() as conn:
         kept = find_token(conn, given.id)
         if not is_match(given, kept) or kept is None or find_state(kept, now) != "good":
+            service.known_callers.forget(token)
             return None
         note_use(conn, kept, now)
     caller = Caller(

@@ -63,6 +63,7 @@ _ROUTERS: Final = (
 
 _JOBS_PATH: Final = "/api/jobs"
 _RUN_PATH: Final = "/api/jobs/run"
+_SIGN_IN_PATH: Final = "/login"
 
 
 def make_service_app(
@@ -116,7 +117,13 @@ def make_service_app(
         # The tokens of the API open it, too, besides its own ones.
         endpoint.authorize = endpoint.authorize or make_run_access(service)
         own_limits[_RUN_PATH] = endpoint.max_body
-    app.add_middleware(Guard, limits=service.limits, hosts=service.hosts, body_limits=own_limits)
+    app.add_middleware(
+        Guard,
+        limits=service.limits,
+        hosts=service.hosts,
+        body_limits=own_limits,
+        sign_ins=frozenset({_SIGN_IN_PATH}),
+    )
     # Around the guard: what that turns away is counted, too.
     app.add_middleware(RequestWatch, metrics=app.state.metrics.requests)
     if other != PREFIX:

@@ -40,12 +40,13 @@ class Visitors:
         self._names: OrderedDict[bytes, str] = OrderedDict()
         self._most = most
 
-    def count(self, address: str, authorization: str) -> float:
+    def count(self, address: str, authorization: str, *, signs_in: bool = False) -> float:
         """Count a request that comes in.
 
         Args:
             address: Of the client.
             authorization: The header of that name; "" for none.
+            signs_in: Whether it brings a token in another way.
 
         Returns:
             0, or the seconds after which it may come again.
@@ -53,21 +54,21 @@ class Visitors:
         name = self._names.get(_make_key(authorization)) if authorization else None
         if name is not None:
             return self._requests.take(f"token {name}")
-        if authorization and (wait := self._failures.find_wait(address)):
+        if (authorization or signs_in) and (wait := self._failures.find_wait(address)):
             return wait
         return self._requests.take(address)
 
     def note(self, address: str, authorization: str, *, status: int, name: str) -> None:
-        """Note what became of a request with a token.
+        """Note what became of a request that brings a token.
 
         Args:
             address: Of the client.
-            authorization: The header of that name; not empty.
+            authorization: The header of that name; "" for none.
             status: What was answered.
             name: Whose token it is, where it was found good; else "".
         """
         key = _make_key(authorization)
-        if name:
+        if name and authorization:
             self._names[key] = name
             self._names.move_to_end(key)
             if len(self._names) > self._most:

@@ -96,6 +96,8 @@ def test_a_token_that_is_revoked_opens_nothing_five_seconds_later(site: Site) ->
         assert call(served, f"Bearer {token}") == 200
         clock[0] = MEMORY
         assert call(served, f"Bearer {token}") == 401
+        # It is forgotten for good, also by what asks for less.
+        assert served.service.known_callers.find(token, datetime.now(UTC), within=3600) is None
         assert call(served, f"Bearer {served.make_token('ci')}") == 200
 
 

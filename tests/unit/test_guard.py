@@ -46,6 +46,7 @@ class Guarded:
             limits=limits or Limits(max_body=10),
             hosts=hosts,
             body_limits={"/own": 20},
+            sign_ins=frozenset({"/login"}),
             clock=lambda: self.now,
         )
 
@@ -60,9 +61,15 @@ class Guarded:
             sent = request.headers.get("authorization", "")
             if sent.startswith("Bearer good"):
                 request.state.caller = Caller(token_id=sent[-1], name="x", scopes=frozenset())
+            elif sent == "Bearer run":
+                request.state.visitor = "run endpoint"
             elif sent:
                 raise ProblemError(401, "no", "no")
             return PlainTextResponse("fine", headers={"Referrer-Policy": "no-referrer"})
+
+        @self.app.post("/login")
+        async def sign_in() -> Response:
+            return PlainTextResponse("no", status_code=401)
 
         @self.app.get("/page")
         async def page() -> Response:
@@ -227,8 +234,19 @@ def test_tokens_that_are_no_good_are_refused_soon() -> None:
     assert bad[-1].headers["retry-after"] == "2"
     assert guarded(headers=good).status_code == 200
     assert guarded().status_code == 200
+    assert guarded("POST", "/login").status_code == 429
     guarded.now = 2.0
     assert guarded(headers={"Authorization": "Bearer bad 9"}).status_code == 401
+
+
+def test_a_form_that_brings_tokens_is_no_way_around() -> None:
+    """Wrong ones there count as those in a header do; a token of the run endpoint goes on being let in."""
+    guarded = Guarded().guard(limits=Limits(failed_rate=0.5, failed_burst=2))
+    assert guarded(headers={"Authorization": "Bearer run"}).status_code == 200
+    assert [guarded("POST", "/login").status_code for _ in range(3)] == [401, 401, 429]
+    assert guarded(headers={"Authorization": "Bearer good 1"}).status_code == 429
+    assert guarded(headers={"Authorization": "Bearer run"}).status_code == 200
+    assert guarded(path="/page").status_code == 200
 
 
 def test_a_token_that_was_revoked_counts_to_its_address_again() -> None:
