@@ -1,4 +1,4 @@
-"""Answers to browsers: what goes wrong as a page with its remedy, and headers that keep pages safe."""
+"""Answers to browsers: what goes wrong is a page with its remedy, and who is not signed in may do so."""
 
 from __future__ import annotations
 
@@ -25,18 +25,6 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger("reconciler.service")
 
-HEADERS: Final = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
-"""Of every page: only our own files are loaded, nothing is kept, nobody frames it."""
-
 
 class PageRoute(APIRoute):
     """A route for browsers: whatever goes wrong on the way is a page, and who is not signed in may do so."""
@@ -47,14 +35,11 @@ class PageRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             try:
-                response = await answer(request)
+                return await answer(request)
             except SignInError as error:
-                response = ask_to_sign_in(request, error.reason)
+                return ask_to_sign_in(request, error.reason)
             except Exception as error:  # noqa: BLE001 - each is a page, as each is a problem to programs
-                response = make_error_page(request, _explain(error))
-            for name, value in HEADERS.items():
-                response.headers.setdefault(name, value)
-            return response
+                return make_error_page(request, _explain(error))
 
         return handle
 
