@@ -22,7 +22,8 @@ class Metric(NamedTuple):
 
 
 _OWNER: Final = ("owner",)
-_JOB: Final = ("owner", "job")
+# Not job: Prometheus gives that label to each target, and would rename ours.
+_JOB: Final = ("owner", "job_name")
 _QUEUE: Final = ("queue",)
 _ROUTE: Final = ("method", "route")
 

@@ -62,11 +62,13 @@ def test_runs_are_counted_as_they_end(site: Site, scraper: Scraper) -> None:
     assert total is not None
     assert 14 <= total < 16
     assert scraper.find("reconciler_run_lateness_seconds_count", owner="shop") == 0  # by hand: never late
-    assert scraper.find("reconciler_job_runs_total", owner="shop", job="b") == 1
-    assert scraper.find("reconciler_job_failed_runs_total", owner="shop", job="b") == 1
-    assert scraper.find("reconciler_job_consecutive_failures", owner="shop", job="b") == 1
-    assert scraper.find("reconciler_job_last_success_timestamp_seconds", owner="shop", job="b") is None
-    assert scraper.find("reconciler_job_last_success_timestamp_seconds", owner="shop", job="a") is not None
+    assert scraper.find("reconciler_job_runs_total", owner="shop", job_name="b") == 1
+    assert scraper.find("reconciler_job_failed_runs_total", owner="shop", job_name="b") == 1
+    assert scraper.find("reconciler_job_consecutive_failures", owner="shop", job_name="b") == 1
+    assert scraper.find("reconciler_job_last_success_timestamp_seconds", owner="shop", job_name="b") is None
+    assert (
+        scraper.find("reconciler_job_last_success_timestamp_seconds", owner="shop", job_name="a") is not None
+    )
     assert scraper.find("reconciler_jobs_failing", owner="shop") == 1
     assert scraper.find("reconciler_alerts_open", kind="failed") == 1
     before = dict(scraper.samples)
@@ -103,7 +105,7 @@ def test_a_run_that_goes_on_is_counted_once_it_is_over(site: Site, scraper: Scra
     site.run(insert)
     scraper.scrape(after=10)
     assert scraper.find("reconciler_runs_running", owner="shop") == 1
-    assert scraper.find("reconciler_job_running", owner="shop", job="a") == 1
+    assert scraper.find("reconciler_job_running", owner="shop", job_name="a") == 1
     assert scraper.find("reconciler_run_duration_seconds_count", owner="shop") == 0
     late.execute("COMMIT")
     end = "UPDATE reconciler.cron_execution_log SET status = 'succeeded', completed_at = clock_timestamp()"
@@ -150,13 +152,13 @@ def test_jobs_that_wait_are_told_of(site: Site, scraper: Scraper) -> None:
     )
     scraper.scrape(after=10)
     assert scraper.find("reconciler_jobs_paused", owner="shop") == 1
-    assert scraper.find("reconciler_job_paused", owner="shop", job="a") == 1
-    assert scraper.find("reconciler_job_paused", owner="shop", job="b") == 0
+    assert scraper.find("reconciler_job_paused", owner="shop", job_name="a") == 1
+    assert scraper.find("reconciler_job_paused", owner="shop", job_name="b") == 0
     assert scraper.find("reconciler_jobs_overdue", owner="shop") == 1
-    overdue = scraper.find("reconciler_job_overdue_seconds", owner="shop", job="b")
+    overdue = scraper.find("reconciler_job_overdue_seconds", owner="shop", job_name="b")
     assert overdue is not None
     assert 3600 <= overdue < 3700
-    assert scraper.find("reconciler_job_missed_runs_total", owner="shop", job="b") == 2
+    assert scraper.find("reconciler_job_missed_runs_total", owner="shop", job_name="b") == 2
     assert scraper.find("reconciler_missed_runs_total", owner="shop") == 2
     site.run("DELETE FROM reconciler.job_states WHERE name = 'b'")
     scraper.scrape(after=10)
@@ -251,11 +253,13 @@ def test_direct_jobs_have_what_pg_cron_knows(site: Site) -> None:
     with serve(site) as served:
         scraper = Scraper(served)
         scraper.scrape()
-    assert scraper.find("reconciler_job_consecutive_failures", owner="shop", job="d") == 2
-    assert scraper.find("reconciler_job_last_duration_seconds", owner="shop", job="d") == 4
-    assert scraper.find("reconciler_job_last_success_timestamp_seconds", owner="shop", job="d") is not None
-    assert scraper.find("reconciler_job_runs_total", owner="shop", job="d") is None
-    assert scraper.find("reconciler_job_overdue_seconds", owner="shop", job="d") is None
+    assert scraper.find("reconciler_job_consecutive_failures", owner="shop", job_name="d") == 2
+    assert scraper.find("reconciler_job_last_duration_seconds", owner="shop", job_name="d") == 4
+    assert (
+        scraper.find("reconciler_job_last_success_timestamp_seconds", owner="shop", job_name="d") is not None
+    )
+    assert scraper.find("reconciler_job_runs_total", owner="shop", job_name="d") is None
+    assert scraper.find("reconciler_job_overdue_seconds", owner="shop", job_name="d") is None
 
 
 def test_the_database_is_read_once_in_ten_seconds(site: Site, served: Served, scraper: Scraper) -> None:
