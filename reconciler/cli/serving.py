@@ -114,6 +114,7 @@ def serve(
     prefix: str,
 ) -> int:
     """Serve the API, the dashboard and the metrics; with --app also the run endpoint, which does jobs."""
+    _require_packages()
     from reconciler.api.context import Limits
     from reconciler.api.prefixes import read_prefix
     from reconciler.api.service import make_service_app
@@ -144,6 +145,20 @@ def serve(
             click.echo(f"Listening on {host} without TLS: {_NO_TLS}.", err=True)
         asyncio.run(serve_app(made, listener, grace=patience, where=where, proxies=proxies))
     return exits.DONE
+
+
+def _require_packages() -> None:
+    """Say which package is missing; the service's own are an extra."""
+    try:
+        import uvicorn  # noqa: F401
+
+        from reconciler.api import service  # noqa: F401
+    except ImportError as error:
+        if (error.name or "").startswith("reconciler"):
+            raise
+        raise ConfigError(
+            f"the package {error.name} is not installed", remedy='pip install "reconciler[serve]"'
+        ) from None
 
 
 def _find_session(

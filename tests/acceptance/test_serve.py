@@ -1,4 +1,4 @@
-"""`reconciler serve`: the run endpoint as a process, as people start and stop it."""
+"""`reconciler serve`: the service and the run endpoint as a process, as people start and stop it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.declared import Site
 from tests.queued import enqueue, look, statuses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tests.conftest import Cli
     from tests.servers import Database
@@ -51,6 +51,10 @@ def slow(seconds):
     time.sleep(seconds)
     return "slept"
 """
+JOBS = """\
+jobs:
+  orders: {schedule: "0 1 * * *", sql: SELECT 1}
+"""
 OLD, NEW = "old-0123456789abcdef", "new-0123456789abcdef"
 
 
@@ -70,10 +74,12 @@ class Shop:
         return {**outside, "RUN_TOKEN": OLD}
 
     @contextmanager
-    def serving(self, *args: str, **env: str) -> Iterator[Server]:
+    def serving(
+        self, *args: str, app: Sequence[str] = ("--app", "shop_jobs"), **env: str
+    ) -> Iterator[Server]:
         """Serve on any free port, until the end of the block at the latest."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "reconciler", "serve", "--app", "shop_jobs", "--port", "0", *args],
+            [sys.executable, "-m", "reconciler", "serve", *app, "--port", "0", *args],
             cwd=self.cli.directory,
             env={**self.env, **env},
             stdout=subprocess.DEVNULL,
@@ -109,8 +115,8 @@ class Server:
         with self.process.stderr as lines:
             for line in lines:
                 self.told.append(line.rstrip())
-                if line.startswith("Serving http://127.0.0.1:"):
-                    self.port = int(line.partition("127.0.0.1:")[2].partition("/")[0])
+                if line.startswith("Serving http://"):
+                    self.port = int(line.split("/")[2].partition(":")[2])
 
 
 @pytest.fixture
@@ -121,7 +127,17 @@ def shop(cli: Cli, database: Database) -> Shop:
     (cli.directory / "reconciler.yaml").write_text(CONFIG.format(dsn=database.dsn))
     (cli.directory / "shop_jobs.py").write_text(HANDLERS)
     (cli.directory / "next.token").write_text(f"{NEW}\n")
+    (cli.directory / "jobs.d").mkdir()
+    (cli.directory / "jobs.d" / "shop.yaml").write_text(JOBS)
     return Shop(cli, site)
+
+
+def make_token(shop: Shop, *scopes: str) -> str:
+    """Make a token of the API, as people do."""
+    options = [part for scope in scopes for part in ("--scope", scope)]
+    result = shop.cli("token", "create", "-".join(scopes), *options)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout.split()[0]
 
 
 def put(shop: Shop, name: str, **payload: object) -> int:
@@ -250,3 +266,134 @@ def test_a_short_token_is_warned_of(shop: Shop) -> None:
     with shop.serving(RECONCILER_RUN_TOKEN="123ABC") as server:
         assert server.client("123ABC").run().status == 200
         assert "A token is short enough to be guessed: take 32 random characters." in server.told
+
+
+def test_without_handlers_it_serves_all_but_the_run_endpoint(shop: Shop) -> None:
+    """API, dashboard, metrics and probes; who wants jobs to be done is told why they are not."""
+    token = make_token(shop, "read", "run")
+    with shop.serving(app=()) as server:
+        assert server.told == [f"Serving http://127.0.0.1:{server.port}/"]
+        client, anybody = server.client(token), server.client(None)
+        plan = client.call("GET", "/v1/plan")
+        assert plan.document["changes"][0]["name"] == "orders"
+        assert client.call("GET", "/v1/status").document["target"] == "test"
+        assert (anybody.call("GET", "/v1/ready").status, anybody.call("GET", "/v1/plan").status) == (200, 401)
+        reply = client.run()
+        assert (reply.status, "it has no handlers" in reply.document["detail"]) == (404, True)
+        top = Client(port=server.port, token=token, prefix="")
+        assert b"reconciler_up 1" in top.call("GET", "/metrics").body
+        assert top.call("GET", "/login").headers["content-type"].startswith("text/html")
+        (shop.cli.directory / "jobs.d" / "shop.yaml").write_text(JOBS.replace("orders", "bills"))
+        wait_for(lambda: b'"bills"' in client.call("GET", "/v1/plan").body)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) == 0
+    assert "SIGTERM: ends when the requests that run are over." in server.told
+
+
+def test_a_token_of_the_api_opens_the_run_endpoint(shop: Shop) -> None:
+    """With the scope run, and then it needs none of its own; with another scope it does not."""
+    run, read = make_token(shop, "run"), make_token(shop, "read")
+    put(shop, "work.do", n=7)
+    with shop.serving() as server:
+        assert [server.client(token).run().status for token in (OLD, read, None)] == [401, 403, 401]
+        assert server.client(run).run().document["jobs"][0]["result"] == 7
+
+
+def test_only_with_a_dsn_it_knows_no_files(shop: Shop) -> None:
+    """Where a configuration is found it is used, and one that cannot be used is told and left."""
+    token = make_token(shop, "read")
+    with shop.serving("--dsn", shop.site.dsn, app=()) as server:
+        assert server.client(token).call("GET", "/v1/plan").status == 200
+    (shop.cli.directory / "reconciler.yaml").write_text("owner: shop\ntargets: {a: {}, b: {}}")
+    with shop.serving("--dsn", shop.site.dsn, app=()) as server:
+        assert server.told[0].startswith("Serving without spec files: reconciler.yaml has several targets")
+        reply = server.client(token).call("GET", "/v1/plan")
+        assert (reply.status, reply.document["detail"]) == (404, "this service knows no spec files")
+
+
+@pytest.mark.parametrize(("prefix", "path"), [("/internal", "/internal/jobs/run"), ("", "/jobs/run")])
+def test_the_run_endpoint_lies_below_another_prefix(shop: Shop, prefix: str, path: str) -> None:
+    """As it could before; what is below /api stays there."""
+    with shop.serving("--prefix", f"{prefix}/", RECONCILER_RUN_TOKEN=OLD) as server:
+        assert server.told == [f"Serving http://127.0.0.1:{server.port}{path}"]
+        for one in (path, "/api/jobs/run"):
+            assert Client(port=server.port, token=OLD, prefix="").call("POST", one).status == 200
+        if prefix:
+            found = Client(port=server.port, token=None, prefix="").call("GET", f"{prefix}/v1/openapi.json")
+            assert found.status == 200
+
+
+def test_listening_for_others_without_tls_is_warned_of(shop: Shop) -> None:
+    """In one line."""
+    with shop.serving("--host", "0.0.0.0", app=()) as server:
+        told = [line for line in server.told if "TLS" in line]
+        assert server.client(None).call("GET", "/v1/health").status == 200
+    assert len(told) == 1
+
+
+def test_requests_that_run_are_answered_first(shop: Shop) -> None:
+    """After SIGTERM nobody is let in any more; who waits for the database gets the answer."""
+    token = make_token(shop, "read")
+    with shop.serving(app=()) as server, ThreadPoolExecutor(1) as pool:
+        with shop.site.database.connect() as holder, holder.transaction():
+            holder.execute("LOCK TABLE reconciler.definitions")
+            call = pool.submit(server.client(token).call, "GET", "/v1/status")
+            wait_for(lambda: shop.site.rows("SELECT FROM pg_locks WHERE NOT granted") != [])
+            server.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: any("SIGTERM" in line for line in server.told))
+            with pytest.raises(OSError, match=r"refused|reset"):
+                wait_for(lambda: server.client(None).call("GET", "/v1/health").status != 200)
+        assert call.result(20).status == 200
+        assert server.process.wait(20) == 0
+    assert not [line for line in server.told if "Traceback" in line]
+
+
+def test_a_limit_of_the_command_line_holds(shop: Shop) -> None:
+    """Requests a second, bytes of a body, and the names by which it may be called."""
+    token = make_token(shop, "read", "write")
+    options = ("--rate", "1", "--max-body", "2000", "--hostname", "127.0.0.1")
+    with shop.serving(*options, app=()) as server:
+        client = server.client(token)
+        assert client.call("POST", "/v1/cron/jobs", b" " * 3000).status == 413
+        assert client.call("GET", "/v1/health", Host="evil.test").status == 400
+        statuses = [client.call("GET", "/v1/health").status for _ in range(5)]
+        assert 429 in statuses
+
+
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "jinja2", "prometheus_client"])
+def test_a_package_that_is_missing_is_said(shop: Shop, package: str) -> None:
+    """With the extra that brings it."""
+    (shop.cli.directory / f"{package}.py").write_text(f"raise ImportError('no', name='{package}')")
+    result = shop.cli("serve", "--port", "0", timeout=20)
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f'Error: the package {package} is not installed\n  pip install "reconciler[serve]"\n',
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--prefix", "internal"), "no path can begin with the prefix 'internal'"),
+        (("--prefix", "/a b"), "no path can begin with the prefix"),
+        (("--rate", "0"), "--rate"),
+    ],
+)
+def test_an_option_that_is_wrong_is_said(shop: Shop, options: tuple[str, ...], told: str) -> None:
+    """In words, before it listens."""
+    result = shop.cli("serve", "--port", "0", *options, timeout=20)
+    assert (result.exit_code > 0, told in result.stderr) == (True, True)
+
+
+def test_a_role_that_may_not_read_is_said(shop: Shop) -> None:
+    """A role that may do nothing cannot serve; one that may only do jobs serves these, and says so."""
+    shop.site.run("CREATE ROLE runner LOGIN; GRANT USAGE ON SCHEMA reconciler TO runner")
+    dsn = shop.site.database.dsn_for("runner")
+    result = shop.cli("serve", "--port", "0", "--dsn", dsn, timeout=20)
+    assert (result.exit_code, "the role of the service lacks a right" in result.stderr) == (1, True)
+    shop.site.run("SELECT reconciler.allow_work('runner')")
+    with shop.serving("--dsn", dsn, RECONCILER_RUN_TOKEN=OLD) as server:
+        assert any(
+            line.startswith("Not ready: the role of the service lacks a right") for line in server.told
+        )
+        assert server.client().run().status == 200
