@@ -171,7 +171,7 @@ def wait_for_pg_cron(site: Site, condition: Callable[[], bool], *, what: str) ->
     """Wait until pg_cron has done something.
 
     Up to 1.6.7 its launcher forgets that cron.job changed when thousands of other changes to the catalog come
-    within its second, as when a test begins; the next change reminds it.
+    within its second, as when a test begins; the next change reminds it. Giving up, it tells what it sees.
     """
     touched_at = time.monotonic()
 
@@ -179,10 +179,35 @@ def wait_for_pg_cron(site: Site, condition: Callable[[], bool], *, what: str) ->
         nonlocal touched_at
         if time.monotonic() > touched_at + 3:
             site.run("UPDATE cron.job SET active = active")
+            site.run(
+                "SELECT pg_reload_conf()"
+            )  # after DROP EXTENSION it may wait for the old table's changes
             touched_at = time.monotonic()
         return condition()
 
-    wait_until(look, seconds=20, what=what)
+    wait_until(look, seconds=20, what=what, tell=lambda: describe_pg_cron(site))
+
+
+def describe_pg_cron(site: Site) -> str:
+    """Describe what pg_cron has to do, what it did, whether it lives, and what its server said."""
+    seen: dict[str, LiteralString] = {
+        "now": "SELECT clock_timestamp()",
+        "launcher": "SELECT pid, backend_start, state, wait_event, query FROM pg_stat_activity"
+        " WHERE backend_type = 'pg_cron launcher'",
+        "its sessions": "SELECT pid, usename, backend_start, state, wait_event, left(query, 80)"
+        " FROM pg_stat_activity WHERE application_name = 'pg_cron' OR backend_type = 'pg_cron'",
+        "entries": "SELECT to_jsonb(j) FROM cron.job j ORDER BY jobid",
+        "its runs": "SELECT to_jsonb(d) FROM cron.job_run_details d ORDER BY runid DESC LIMIT 20",
+        "our runs": "SELECT to_jsonb(l) FROM reconciler.cron_execution_log l ORDER BY id DESC LIMIT 20",
+    }
+    lines = []
+    for name, query in seen.items():
+        try:
+            rows = site.rows(query)
+        except psycopg.Error as error:
+            rows = [(error,)]
+        lines += [f"{name}:", *(f"  {' '.join(str(value) for value in row)}" for row in rows)]
+    return "\n".join([*lines, "the server's log:", site.database.server.read_log()])
 
 
 @contextmanager

@@ -137,7 +137,8 @@ def test_a_run_whose_entry_goes_ends_as_the_plan_says(any_mode_database: Databas
     if server.pg_cron < (1, 5, 0):
         pytest.skip("its shortest interval is a minute")
     site.apply(job("a", "SELECT pg_sleep(5)", schedule="1 second"))
-    wait_for_pg_cron(site, lambda: statuses(site)[:1] == ["running"], what="the entry has fired")
+    # The last one: a busy machine may look late, when the next one follows.
+    wait_for_pg_cron(site, lambda: statuses(site)[-1:] == ["running"], what="the entry has fired")
     planned = site.plan(prune="auto")
     is_lost = "the log calls it lost" in show_text(planned)
     assert is_lost == server.background_workers
@@ -146,10 +147,11 @@ def test_a_run_whose_entry_goes_ends_as_the_plan_says(any_mode_database: Databas
 
     def has_ended() -> bool:
         tick(site)
-        return statuses(site) != ["running"]
+        return statuses(site)[-1:] != ["running"]
 
     wait_until(has_ended, seconds=20, what="the run has ended")
-    assert statuses(site) == ["lost" if is_lost else "succeeded"]
+    *earlier, last = statuses(site)
+    assert (set(earlier) - {"succeeded"}, last) == (set(), "lost" if is_lost else "succeeded")
 
 
 @pytest.mark.parametrize("schedule", ["* * * * *", "0 * * * *"])
