@@ -116,7 +116,7 @@ def life(site: Site, run: Run) -> Run:
 
 
 def test_an_applier_leads_the_whole_life_of_jobs(life: Run, site: Site, tmp_path: Path) -> None:
-    """Without owning anything it applies, mends, goes back and brings secrets; its entries are its own."""
+    """Without owning anything it applies, mends, goes back and brings secrets; it only cannot migrate."""
     assert site.rows("SELECT name, value FROM reconciler.secrets") == [("hook", "https://chat.test/hook")]
     assert "Nothing to change" in life("plan", "deploy")
     applied = site.rows(ENTRIES)
@@ -139,18 +139,34 @@ def test_an_applier_leads_the_whole_life_of_jobs(life: Run, site: Site, tmp_path
     site.run("UPDATE reconciler.identity SET database_oid = 1, table_oids = '{}'")
     life("target claim --yes", "deploy")
     site.database.connect("deploy").execute("CALL reconciler.tick()")
+    site.run(
+        "DELETE FROM reconciler.migrations WHERE number = (SELECT max(number) FROM reconciler.migrations)"
+    )
+    assert "permission denied" in life("migrate", "deploy", code=1)
     assert site.rows(
         "SELECT DISTINCT r.rolname::text FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner"
         " WHERE c.relnamespace = 'reconciler'::regnamespace"
     ) == [("postgres",)]
 
 
-def test_an_applier_does_not_migrate(life: Run, site: Site) -> None:
-    """The tables of a new release are for the owner of the schema to make."""
-    site.run(
-        "DELETE FROM reconciler.migrations WHERE number = (SELECT max(number) FROM reconciler.migrations)"
-    )
-    assert "permission denied" in life("migrate", "deploy", code=1)
+@pytest.mark.one_server
+def test_a_superuser_hands_entries_over(site: Site, run: Run, tmp_path: Path) -> None:
+    """What a superuser applied first is the applier's once the superuser applies with its login as the role."""
+    site.run("CREATE ROLE deploy LOGIN")
+    config = tmp_path / "reconciler.yaml"
+    config.write_text(CONFIG.replace(", role: deploy", ""))
+    run("apply --yes")
+    run("roles create --grant applier=deploy --bypass-rls --yes")
+    declared = tmp_path / "jobs.d" / "shop.yaml"
+    declared.write_text(JOBS.replace("0 0 29 2", "0 0 28 2"))
+    assert "only a superuser" in run("apply --yes", "deploy", code=1)
+    config.write_text(CONFIG)
+    declared.write_text(JOBS)
+    run("apply --yes")
+    assert len(site.rows(ENTRIES)) == len(site.rows("SELECT FROM cron.job"))
+    declared.write_text(JOBS.replace("0 0 29 2", "0 0 28 2"))
+    run("apply --yes", "deploy")
+    assert {schedule for name, schedule, _ in site.rows(ENTRIES) if name == "tidy"} == {"0 0 28 2 *"}
 
 
 def test_each_role_does_its_part_and_no_more(life: Run, site: Site, tmp_path: Path) -> None:

@@ -231,6 +231,25 @@ def test_units_are_hardened_and_outlast_the_grace(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", UNITS)
+def test_units_hand_their_secrets_over(name: str, tmp_path: Path) -> None:
+    """What the shell starts finds each secret in its variable, and the options as they stand there."""
+    for value in read_unit(name)["LoadCredential"]:
+        (tmp_path / value.partition(":")[0]).write_text(f"it's {value}\n")
+    shell = shlex.split(read_unit(name)["ExecStart"][0].replace("%i", "mail"))
+    program = tmp_path / "reconciler"
+    program.write_text('#!/bin/sh\necho "$DATABASE_URL|$RECONCILER_RUN_TOKEN|$*"\n')
+    program.chmod(0o755)
+    shell[2] = shell[2].replace("/opt/reconciler/bin/reconciler", str(program))
+    env = {"CREDENTIALS_DIRECTORY": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    said = subprocess.run(shell, env=env, capture_output=True, text=True, check=True).stdout.strip()
+    database, token, words = said.split("|")
+    assert database.startswith("it's database-url:/etc/reconciler/credentials/")
+    assert bool(token) == (name == UNITS[0])
+    assert words.split()[:3] == [read_exec(name)[1][0], "--app", "handlers"]
+    assert ("--queue mail" in words) == (name == UNITS[1])
+
+
+@pytest.mark.parametrize("name", UNITS)
 def test_systemd_takes_the_units(name: str, tmp_path: Path) -> None:
     """Its own check finds nothing to say of them."""
     analyze = shutil.which("systemd-analyze")
