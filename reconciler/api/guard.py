@@ -12,7 +12,6 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 
 from reconciler.core.endpoint_requests import Problem
@@ -36,17 +35,20 @@ PAGE_POLICY: Final = (
 """What a page may do: load what lies beside it, and send forms there."""
 DATA_POLICY: Final = "default-src 'none'; frame-ancestors 'none'; form-action 'none'; base-uri 'none'"
 
-_HEADERS: Final[Mapping[str, str]] = {
-    "X-Content-Type-Options": "nosniff",
+# As ASGI has them, since every answer gets them: names in lower case, in bytes.
+_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
     # no-referrer would make browsers hide where our own forms come from.
-    "Referrer-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Embedder-Policy": "require-corp",
-    "Cache-Control": "no-store",
-}
-_TRANSPORT: Final = "max-age=31536000"
+    (b"referrer-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-embedder-policy", b"require-corp"),
+    (b"cache-control", b"no-store"),
+)
+_DATA_HEADERS: Final = (*_HEADERS, (b"content-security-policy", DATA_POLICY.encode()))
+_PAGE_HEADERS: Final = (*_HEADERS, (b"content-security-policy", PAGE_POLICY.encode()))
+_TRANSPORT: Final = ((b"strict-transport-security", b"max-age=31536000"),)
 _READING: Final = ("GET", "HEAD", "OPTIONS", "TRACE")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -89,13 +91,13 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        headers = _read_headers(scope)
         scope["state"] = state = dict(scope.get("state", {}))
         state["request_id"] = _find_request_id(headers)
         path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
         most = self._body_limits.get(path, self._max_body)
         signs_in = path in self._sign_ins and scope["method"] not in _READING
-        visit = _Visit(scope, receive, send, self._visitors, most, signs_in=signs_in)
+        visit = _Visit(scope, receive, send, headers, self._visitors, most, signs_in=signs_in)
         refusal = self._refuse(scope, headers, most, signs_in=signs_in)
         if refusal is not None:
             await make_response(refusal)(scope, receive, visit.send)
@@ -107,7 +109,9 @@ class Guard:
                 raise
             await make_unforeseen(error)(scope, receive, visit.send)
 
-    def _refuse(self, scope: Scope, headers: Headers, most: int, *, signs_in: bool) -> Problem | None:
+    def _refuse(
+        self, scope: Scope, headers: Mapping[str, str], most: int, *, signs_in: bool
+    ) -> Problem | None:
         host = headers.get("host", "")
         if self._hosts and _strip_port(host) not in self._hosts:
             return Problem(
@@ -138,7 +142,15 @@ class _Visit:
     """One request on its way: what is read of it, and what is answered."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, visitors: Visitors, most: int, *, signs_in: bool
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: Mapping[str, str],
+        visitors: Visitors,
+        most: int,
+        *,
+        signs_in: bool,
     ) -> None:
         self.is_started = False
         self._signs_in = signs_in
@@ -149,7 +161,6 @@ class _Visit:
         self._most = most
         self._length = 0
         self._is_refused = False
-        headers = Headers(scope=scope)
         self._authorization = headers.get("authorization", "")
         self._digest = None
         if "idempotency-key" in headers:
@@ -195,17 +206,25 @@ class _Visit:
 
 
 def _add_headers(scope: Scope, message: Message) -> None:
-    headers = MutableHeaders(scope=message)
-    is_page = headers.get("content-type", "").startswith("text/html")
-    headers.setdefault("Content-Security-Policy", PAGE_POLICY if is_page else DATA_POLICY)
-    for name, value in _HEADERS.items():
-        headers.setdefault(name, value)
+    """Add what the application has not said itself."""
+    said = {name.lower(): value for name, value in message.get("headers", ())}
+    is_page = said.get(b"content-type", b"").startswith(b"text/html")
+    wanted: tuple[tuple[bytes, bytes], ...] = _PAGE_HEADERS if is_page else _DATA_HEADERS
     if scope.get("scheme") == "https":
-        headers.setdefault("Strict-Transport-Security", _TRANSPORT)
-    headers["X-Request-Id"] = scope["state"]["request_id"]
+        wanted += _TRANSPORT
+    message["headers"] = [
+        *message.get("headers", ()),
+        *(header for header in wanted if header[0] not in said),
+        (b"x-request-id", scope["state"]["request_id"].encode()),
+    ]
 
 
-def _is_own_site(headers: Headers, host: str) -> bool:
+def _read_headers(scope: Scope) -> dict[str, str]:
+    """Read the headers once; of those that come twice the first, as the application does."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+
+
+def _is_own_site(headers: Mapping[str, str], host: str) -> bool:
     """Tell whether a request comes from no page, or from one of ours; browsers alone send these headers."""
     site = headers.get("sec-fetch-site")
     if site is not None:
@@ -225,6 +244,6 @@ def _strip_port(host: str) -> str:
     return re.sub(r":\d*$", "", host.lower())
 
 
-def _find_request_id(headers: Headers) -> str:
+def _find_request_id(headers: Mapping[str, str]) -> str:
     given = headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
