@@ -68,7 +68,7 @@ def describe_durations(runs: Sequence[Run]) -> str:
     counts = Counter(run.status.replace("_", " ") for run in runs if run.status != "succeeded")
     others = "".join(f"; {count} {status}" for status, count in counts.most_common())
     if not lengths:
-        return f"{len(runs)} runs{others}"
+        return f"{len(runs)} run{'' if len(runs) == 1 else 's'}{others}"
     half = timedelta(seconds=median(length.total_seconds() for length in lengths))
     return (
         f"How long {'a run' if len(runs) == 1 else f'{len(runs)} runs'} took: half of them at most "

@@ -18,8 +18,8 @@ from reconciler.database.history import list_touches
 from reconciler.database.job_pages import ListedJob, read_job_page
 from reconciler.database.runs import RunPosition, may_read_cron, read_run_page
 from reconciler.errors import ConfigError, DatabaseError
+from reconciler.loader.written_specs import make_declaration, render_sections
 
-from .declarations import render_declaration
 from .page_answers import PageRouter, raise_unknown
 from .schedules import find_outlook
 from .visits import VisitDep
@@ -88,7 +88,7 @@ def show_job(
         failure=failure,
         time_limit=_find_limit(applied),
         outlook=find_outlook(job, applied, server_zone=visit.zone, now=visit.now),
-        yaml=render_declaration(applied.kind, name, applied.document),
+        yaml=render_sections({f"{applied.kind}s": {name: make_declaration(applied.document)}}),
         touches=touches,
         told=news,
         is_first=place is None,
