@@ -7,12 +7,11 @@ forge.
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from reconciler.core.change_lines import Part, count_lines, list_parts
 from reconciler.core.changes import ACTIONS
 from reconciler.core.comment_times import list_lines, list_warnings
 from reconciler.core.markdown import fence, fold, measure, prose, reveal, shorten, span
@@ -30,10 +29,8 @@ _LINE: Final = 400
 _PART_LINES: Final = 150
 _BLOCK: Final = 16_000
 _OPEN_LINES: Final = 8
-_DIFF_LINES: Final = 4_000
 _URL: Final = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]+)?(?:/[A-Za-z0-9._~%/-]*)?")
 _UNSAFE: Final = re.compile(r"[^a-z0-9._-]")
-_IN_PLACE: Final = frozenset({"update", "retire", "release"})
 # What is taken away comes first: no cut at the limit may hide it.
 _FIRST: Final = ("delete", "retire", "release", "update", "create", "adopt")
 _ORDER: Final = {action: rank for rank, action in enumerate(_FIRST)}
@@ -56,15 +53,6 @@ class Subject:
     commit: str = ""
     run_url: str = ""
     is_drift: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    """Some lines of one change; with a title they are folded."""
-
-    lines: Sequence[str]
-    title: str = ""
-    words: str = ""
 
 
 def make_marker(target: str, scope: str = "") -> str:
@@ -190,92 +178,21 @@ def _render_change(change: Mapping[str, Any], *, is_short: bool) -> str:
         blocks += ["> " + "  \n> ".join(warnings)] if warnings else []
         blocks += ["  \n".join(lines)] if lines and not is_short else []
     if not is_short:
-        parts = [_render_part(part) for part in _list_parts(change) if part.lines]
+        parts = [_render_part(part) for part in list_parts(change) if part.lines]
         if sum(map(measure, parts)) > _BLOCK:
             parts = ["The difference is too long for a comment."]
         blocks += parts
     return "\n\n".join(blocks)
 
 
-def _render_part(part: _Part) -> str:
+def _render_part(part: Part) -> str:
     lines = [shorten(reveal(line), _LINE) for line in part.lines[:_PART_LINES]]
     if len(part.lines) > _PART_LINES:
         lines.append(f"… {len(part.lines) - _PART_LINES} more lines")
     block = fence(lines)
     if not part.title and len(part.lines) <= _OPEN_LINES:
         return block
-    return fold(part.title or "fields", part.words or _count(len(part.lines)), block)
-
-
-def _list_parts(change: Mapping[str, Any]) -> Iterator[_Part]:
-    if change["action"] == "adopt":
-        return
-    if change["action"] in _IN_PLACE:
-        values = [(field["path"], field["before"], field["after"]) for field in change["fields"]]
-    else:
-        is_new = change["action"] == "create"
-        flat = _flatten(change["after" if is_new else "before"] or {})
-        values = [(path, None, value) if is_new else (path, value, None) for path, value in flat]
-    texts = [value for value in values if _is_text(value[1]) or _is_text(value[2])]
-    lines: list[str] = []
-    for path, before, after in values:
-        if _is_text(before) or _is_text(after):
-            continue
-        lines += [
-            f"{sign} {_show_field(path, value)}"
-            for sign, value in (("-", before), ("+", after))
-            if value is not None
-        ]
-    yield _Part(lines=lines)
-    for path, before, after in texts:
-        yield _diff_text(path, before, after)
-
-
-def _flatten(snapshot: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield what a resource is declared as, and its entry; what says nothing new is left out."""
-    spec, entry = snapshot.get("spec") or {}, snapshot.get("entry") or {}
-    yield from spec.items()
-    for key, value in entry.items():
-        if key == "name" or (key == "active" and value) or value in (spec.get("sql"), spec.get(key)):
-            continue
-        yield f"entry.{key}", value
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and "\n" in value.strip("\n")
-
-
-def _show_field(path: str, value: Any) -> str:
-    line = json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return f"{path}: {line}".replace("\n", " ")  # a key of a payload may hold anything
-
-
-def _diff_text(path: str, before: Any, after: Any) -> _Part:
-    old, new = _split(before), _split(after)
-    if len(old) + len(new) > _DIFF_LINES:
-        return _Part(
-            title=path,
-            words=f"{len(old)} lines before, {len(new)} after",
-            lines=["  too long to compare here"],
-        )
-    if not old or not new:
-        sign, lines = ("+", new) if new else ("-", old)
-        return _Part(title=path, words=_count(len(lines)), lines=[f"{sign} {line}" for line in lines])
-    lines = [
-        line if line.startswith("@@") else f"{line[0]} {line[1:]}"
-        for line in list(difflib.unified_diff(old, new, n=2, lineterm=""))[2:]
-    ]
-    if not lines:
-        lines = ["  only the line feed at the end differs"]
-    added, removed = (sum(line.startswith(sign) for line in lines) for sign in "+-")
-    return _Part(title=path, words=f"{_count(added)} added, {removed} removed", lines=lines)
-
-
-def _split(value: Any) -> list[str]:
-    if value is None:
-        return []
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text.removesuffix("\n").split("\n")
+    return fold(part.title or "fields", part.words or count_lines(len(part.lines)), block)
 
 
 def _render_remarks(plan: Mapping[str, Any]) -> Iterator[str]:
@@ -305,10 +222,6 @@ def _name_source(subject: Subject) -> str:
 
 def _link(subject: Subject, words: str) -> str:
     return f"[{words}]({subject.run_url})" if _URL.fullmatch(subject.run_url) else ""
-
-
-def _count(lines: int) -> str:
-    return f"{lines} line{'' if lines == 1 else 's'}"
 
 
 def _list_names(names: Sequence[str]) -> str:
