@@ -136,14 +136,17 @@ def look(site: Site, name: str, **options: Any) -> Throughput:
 def test_finished_jobs_are_counted_where_they_ended(served: Served) -> None:
     """In their minute and their hour, dead ones by themselves, other queues and older jobs not at all."""
     site = served.site
-    with connect(site).transaction() as transaction:
+    with connect(site) as conn, conn.transaction():
+        [began] = conn.execute("SELECT now()").fetchone() or ()
+        # The first minute of an hour.
+        then = began.astimezone(UTC).replace(minute=0, second=30, microsecond=0) - timedelta(hours=5)
         for status, age, count in (
-            *(("completed", "0 s", 5), ("cancelled", "0 s", 1), ("failed", "0 s", 2), ("failed", "5 h", 3)),
-            *(("completed", "10 m", 7), ("completed", "70 m", 11), ("completed", "23 h", 13)),
-            ("completed", "25 h", 100),
+            *(("completed", "0 s", 5), ("cancelled", "0 s", 1), ("failed", "0 s", 2)),
+            *(("failed", began - then, 3), ("completed", "10 m", 7), ("completed", "70 m", 11)),
+            *(("completed", "23 h", 13), ("completed", "25 h", 100)),
         ):
             for name in ("mail", "other"):
-                transaction.connection.execute(FINISH, [name, status, age, count])
+                conn.execute(FINISH, [name, status, age, count])
     now = datetime.now(UTC)
     found = look(site, "mail")
     minutes = {span.at: (span.finished, span.failed) for span in found.minutes}
@@ -158,6 +161,7 @@ def test_finished_jobs_are_counted_where_they_ended(served: Served) -> None:
     assert told[1] - told[0] in {timedelta(minutes=10), timedelta(minutes=11)}
     assert sum(one or 0 for one, _ in hours.values()) in {5 + 1 + 7 + 11, 5 + 1 + 7 + 11 + 13}
     assert sum(one or 0 for _, one in hours.values()) == 5
+    assert hours[then.replace(second=0)][1] == 3
     [(kept,)] = site.rows(COUNT, "mail")
     assert sum((one or 0) + (other or 0) for one, other in hours.values()) == kept
 

@@ -86,8 +86,11 @@ def test_both_kinds_of_runs_are_one_list(mixed: Served) -> None:
     numbers = {run["id"]: run["run_at"] for run in collect(mixed, RUNS)}
     assert [one.lstrip("c") in "11 12 13" for one in everything[:3]] == [True, False, True]
     assert len(everything) == len(numbers) == 8
+    late = next(run["id"] for run in collect(mixed, RUNS, status="lost"))
     for limit in range(1, 9):
-        assert sorted(ids(mixed, limit=limit)) == sorted(everything)
+        paged = ids(mixed, limit=limit)
+        assert sorted(paged) == sorted(everything)
+        assert [one for one in paged if one != late] == [one for one in everything if one != late]
     assert sorted(numbers.values(), reverse=True) == [numbers[one] for one in everything]
     assert ids(mixed, limit=1)[:3] == everything[:3]
     for name, count in (("a", 3), ("b", 2), ("direct", 3), ("nobody", 0), (SQL, 0)):
