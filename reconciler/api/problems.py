@@ -14,7 +14,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from reconciler.core.endpoint_requests import Problem
-from reconciler.errors import ApplyLockError, ReconcilerError, RefusedError, RightsError, StalePlanError
+from reconciler.errors import (
+    ApplyLockError,
+    ConnectError,
+    ReconcilerError,
+    RefusedError,
+    RightsError,
+    StalePlanError,
+)
 from reconciler.runtime.endpoint_answers import make_problem, render_cause
 
 if TYPE_CHECKING:
@@ -149,7 +156,8 @@ def handle_problems(app: FastAPI) -> None:
     @app.exception_handler(ReconcilerError)
     async def answer_ours(_: Request, error: ReconcilerError) -> Response:
         problem = explain(error)
-        if problem.status >= 500:
+        # Of a database that is away the connections tell, once and not for each request.
+        if problem.status >= 500 and not isinstance(error, ConnectError):
             _log.error("%s", render_cause(error))
         return make_response(problem)
 

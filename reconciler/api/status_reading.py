@@ -119,6 +119,7 @@ def _find_faults(service: Service) -> tuple[Finding, ...]:
         with service.connections.connection() as conn:
             return find_unready(conn)
     except DatabaseError as error:
+        if isinstance(error, ConnectError):
+            return (make_unreachable("the database cannot be reached"),)
         _log.warning("not ready: %s", render_cause(error))
-        what = "cannot be reached" if isinstance(error, ConnectError) else "does not answer as it should"
-        return (make_unreachable(f"the database {what}"),)
+        return (make_unreachable("the database does not answer as it should"),)

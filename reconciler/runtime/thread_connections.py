@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from reconciler.database.connect import describe_dsn, translate, translate_conne
 from reconciler.database.queries import load_queries
 from reconciler.errors import BusyError, ConnectError, ReconcilerError
 
+from .endpoint_answers import render_cause
 from .links import complete_dsn, is_outage
 from .shared_connections import has_news
 
@@ -27,6 +29,12 @@ _TRUST: Final = 5.0
 """Seconds for which a connection that nobody used is taken for a good one; later it is asked."""
 _SLOW: Final = 1.0
 """Seconds after which one that does not answer means that there is no server, and not that it was cut."""
+
+
+_QUIET: Final = 10.0
+"""Seconds for which the same kind of trouble is not told again."""
+
+_log: Final = logging.getLogger("reconciler.service")
 
 
 class ThreadConnections:
@@ -65,6 +73,7 @@ class ThreadConnections:
         self._door = threading.Lock()
         self._failure: ConnectError | None = None
         self._failed_at = 0.0
+        self._told: dict[type[ConnectError], float] = {}
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:
@@ -80,9 +89,11 @@ class ThreadConnections:
         """
         came = time.monotonic()
         if not self._places.acquire(timeout=self._patience):
-            raise BusyError(
-                f"all {self._most} connections to {self._where} are in use",
-                remedy="call again, or allow more of them",
+            raise self._tell(
+                BusyError(
+                    f"all {self._most} connections to {self._where} are in use",
+                    remedy="call again, or allow more of them",
+                )
             )
         try:
             conn = self._find_idle() or self._open(came)
@@ -147,7 +158,7 @@ class ThreadConnections:
         except psycopg.Error as error:
             failure = translate_connect(error, self._where)
             self._failure, self._failed_at = failure, time.monotonic()
-            raise failure from error
+            raise self._tell(failure) from error
         try:
             conn.execute(
                 load_queries("connections")["limit_statements"],
@@ -156,7 +167,9 @@ class ThreadConnections:
         except psycopg.Error as error:
             conn.close()
             raise translate(error, self._where, lost=True) from error
-        self._failure = None
+        if self._failure is not None:
+            self._failure = None
+            _log.warning("connected to %s again", self._where)
         return conn
 
     def _explain(self, error: psycopg.Error, conn: psycopg.Connection[Any]) -> ReconcilerError:
@@ -166,11 +179,22 @@ class ThreadConnections:
             conn.close()
             self._drop_idle()
         elif isinstance(error, errors.QueryCanceled | errors.LockNotAvailable):
-            return BusyError(
-                f"{self._where} did not get through with a statement in time, or somebody cancelled it",
-                remedy="see what holds it up: pg_stat_activity, pg_locks",
+            return self._tell(
+                BusyError(
+                    f"{self._where} did not get through with a statement in time, or somebody cancelled it",
+                    remedy="see what holds it up: pg_stat_activity, pg_locks",
+                )
             )
-        return translate(error, self._where, lost=is_lost)
+        explained = translate(error, self._where, lost=is_lost)
+        return self._tell(explained) if isinstance(explained, ConnectError) else explained
+
+    def _tell(self, error: ConnectError) -> ConnectError:
+        """Tell the log what people are not told, now and then, however many requests fail of it."""
+        now = time.monotonic()
+        if now - self._told.get(type(error), -_QUIET) >= _QUIET:
+            self._told[type(error)] = now
+            _log.warning("%s", render_cause(error))
+        return error
 
     def _give_back(self, conn: psycopg.Connection[Any]) -> None:
         if conn.closed or conn.info.transaction_status != TransactionStatus.IDLE:
