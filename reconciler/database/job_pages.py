@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 from psycopg.errors import UndefinedColumn, UndefinedTable
-from psycopg.rows import dict_row
+from psycopg.rows import class_row, dict_row
 
 from reconciler.errors import MigrationError
 
@@ -37,6 +37,33 @@ class ListedJob(JobStatus):
     source: str
     description: str | None
     labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDeclaration:
+    """What is declared of a job, and its entry beside what a page tells.
+
+    Attributes:
+        document: Canonical JSON of what was declared; None for what nobody declared.
+        digest: Of the document as it was applied; None likewise.
+        protect: Whether it is safe from deletion.
+        mode: managed or direct.
+        command: Of the entry; None where there is none, or it cannot be seen.
+        database: Where the entry's command is sent.
+        username: As whom.
+        home: The database in which we are.
+        caller: As whom we are there.
+    """
+
+    document: str | None
+    digest: str | None
+    protect: bool
+    mode: str
+    command: str | None
+    database: str | None
+    username: str | None
+    home: str
+    caller: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +156,32 @@ def find_job(conn: psycopg.Connection, name: str, *, zone: str) -> ListedJob | N
     is_number = name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS
     values = {"name": name, "jobid": int(name) if is_number else None, "zone": zone}
     return _read(conn, "find_job", values)[0].job
+
+
+def read_declaration(conn: psycopg.Connection, job: ListedJob) -> JobDeclaration:
+    """Read what is declared of a job, and its entry.
+
+    Args:
+        conn: To a target with the schema of this release.
+        job: As it was found.
+
+    Returns:
+        Without a document where nobody declared it.
+    """
+    values = {"name": None if job.kind == "entry" else job.name, "jobid": job.jobid}
+    with conn.cursor(row_factory=class_row(JobDeclaration)) as cursor:
+        row = cursor.execute(load_queries("job_pages")["read_declaration"], values).fetchone()
+    assert row is not None  # noqa: S101 - it selects one row
+    return row
+
+
+def list_job_names(conn: psycopg.Connection) -> list[str]:
+    """List the names of all jobs, workers and entries but the tool's own.
+
+    Args:
+        conn: To a target with the schema reconciler.
+    """
+    return [name for (name,) in conn.execute(load_queries("job_pages")["list_names"])]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,7 +94,30 @@ class DeclaredJobs:
             InvalidInputError: Everything that is wrong, without its place.
             DatabaseError: What it may refer to could not be read.
         """
-        return make_spec(name, declared, place, self._target, self.observe().definitions)
+        return self.make_spec_for(name, declared, place, self.observe().definitions)
+
+    def make_spec_for(
+        self,
+        name: str,
+        declared: dict[str, Any],
+        place: Place,
+        definitions: Mapping[str, AppliedDefinition],
+    ) -> JobSpec:
+        """Make the spec of a job as `make_spec` does, where it is known what it may refer to.
+
+        Args:
+            name: Of the job.
+            declared: What is declared of it, as JSON has it.
+            place: Where.
+            definitions: What is declared on the target already, by name.
+
+        Returns:
+            The spec.
+
+        Raises:
+            InvalidInputError: Everything that is wrong, without its place.
+        """
+        return _make_spec(name, declared, place, self._target, definitions)
 
     def observe(self) -> ObservedState:
         """Observe the target.
@@ -172,28 +195,13 @@ class DeclaredJobs:
             time.sleep(random.uniform(0.05, 0.25))  # noqa: S311 - nothing secret depends on it
 
 
-def make_spec(
+def _make_spec(
     name: str,
     declared: dict[str, Any],
     place: Place,
     target: Target,
     definitions: Mapping[str, AppliedDefinition],
 ) -> JobSpec:
-    """Make the spec of a job, checked as a job of a spec file is.
-
-    Args:
-        name: Of the job.
-        declared: What is declared of it, as JSON has it.
-        place: Where.
-        target: For which target.
-        definitions: What is declared on the target already, by name.
-
-    Returns:
-        The spec.
-
-    Raises:
-        InvalidInputError: Everything that is wrong, without its place.
-    """
     messages = list(dict.fromkeys(_find_odd_values(declared, "")))
     if not messages:
         faults = find_schema_faults(_FILE, {"jobs": {name: declared}})

@@ -222,3 +222,19 @@ SELECT head.total, head.counts, head.is_hiding, a.number,
          FROM (SELECT status, run_at, completed_at FROM reconciler.cron_execution_log
                 WHERE job_name = d.name ORDER BY run_at DESC LIMIT 20) AS l) AS recent ON true
  ORDER BY a.name, a.number;
+
+-- name: read_declaration
+-- What was declared, and the entry as it is; nothing is hidden here that find_job has shown.
+SELECT d.spec::text AS document, d.digest, coalesce(d.protect, false) AS protect,
+       coalesce(d.spec ->> 'mode', 'managed') AS mode, j.command, j.database, j.username,
+       current_database()::text AS home, session_user::text AS caller
+  FROM (SELECT %(name)s::text AS name, %(jobid)s::bigint AS jobid) AS of
+  LEFT JOIN reconciler.definitions d ON d.name = of.name
+  LEFT JOIN cron.job j ON j.jobid = of.jobid;
+
+-- name: list_names
+-- The tool's own are nobody's jobs.
+SELECT d.name FROM reconciler.definitions d
+ WHERE d.kind IN ('job', 'worker') AND NOT starts_with(d.name, 'reconciler-')
+ UNION
+SELECT j.jobname::text FROM cron.job j WHERE j.jobname IS NOT NULL AND NOT starts_with(j.jobname::text, 'reconciler-');

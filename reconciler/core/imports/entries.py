@@ -76,16 +76,30 @@ def import_entries(observed: ObservedState, *, role: str = "") -> Imported:
         if reason:
             left.append(Left(entry=entry, reason=reason))
             continue
-        job: dict[str, Any] = {"schedule": entry.schedule, "sql": escape_sql(entry.command), "mode": "direct"}
-        if entry.username != role:
-            job["role"] = entry.username
-        if entry.database != observed.facts.database:
-            job["database"] = entry.database
-        if not entry.active:
-            job["active"] = False
-        jobs[entry.name] = job
+        jobs[entry.name] = declare_entry(entry, role=role, database=observed.facts.database)
     left.sort(key=lambda one: one.entry.jobid or 0)
     return Imported(jobs=dict(sorted(jobs.items())), left=tuple(left), workers=workers)
+
+
+def declare_entry(entry: Entry, *, role: str, database: str) -> dict[str, Any]:
+    """Declare an entry as just what it is.
+
+    Args:
+        entry: As observed.
+        role: The role of entries that name none.
+        database: The database of entries that name none.
+
+    Returns:
+        What stands below its name in a spec file.
+    """
+    job: dict[str, Any] = {"schedule": entry.schedule, "sql": escape_sql(entry.command), "mode": "direct"}
+    if entry.username != role:
+        job["role"] = entry.username
+    if entry.database != database:
+        job["database"] = entry.database
+    if not entry.active:
+        job["active"] = False
+    return job
 
 
 def _import_workers(observed: ObservedState, role: str) -> tuple[dict[str, dict[str, Any]], list[Left]]:
