@@ -16,6 +16,7 @@ from reconciler.core.endpoint_requests import Problem, parse_new_job
 from reconciler.core.queued_jobs import QueuedJob
 from reconciler.errors import DatabaseError
 from reconciler.runtime.endpoint_answers import render_job
+from reconciler.runtime.http_messages import make_problem_answer
 from reconciler.runtime.jobs import cancel_job, enqueue_many, get_job, list_job_page, retry_job
 
 from .app import make_call, make_response
@@ -34,7 +35,7 @@ from .job_models import (
 )
 from .paging import Cursor, Page, PageLimit, decode_cursor, encode_cursor
 from .problems import PROBLEMS, ProblemError
-from .run_route import RUN_DOCUMENT
+from .run_route import RUN_DOCUMENT, explain_without_handlers
 from .security import Reader, Writer
 from .values import LARGEST_ID, Text
 
@@ -121,18 +122,15 @@ def list_jobs(
 
 
 @router.post("/run", response_class=Response, **RUN_DOCUMENT)
-async def run_jobs(request: Request) -> Response:
+async def run_jobs(service: ServiceDep, request: Request) -> Response:
     """Claim jobs of a queue, do them, and answer with what became of each.
 
     Takes the tokens of the run endpoint, and those of the API with the scope `run`.
     """
     endpoint = request.app.state.endpoint
     if endpoint is None:
-        raise ProblemError(
-            404,
-            "this service does no jobs: it has no handlers",
-            "start reconciler serve with --app, or call the process that has them",
-        )
+        problem = await explain_without_handlers(service, request.headers.get("authorization"))
+        return make_response(make_problem_answer(problem))
     answer = await endpoint.answer_run(make_call(request))
     if answer.status < 300:
         request.state.visitor = "run endpoint"  # for the guard: its token is good, whichever it is

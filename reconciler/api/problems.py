@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from reconciler.core.endpoint_requests import Problem
 from reconciler.errors import (
@@ -27,7 +28,10 @@ from reconciler.runtime.endpoint_answers import make_problem, render_cause
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from starlette.routing import BaseRoute
+
 _log: Final = logging.getLogger("reconciler.service")
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _MOST: Final = 20
 """Problems of one request that are told."""
 
@@ -177,11 +181,24 @@ def handle_problems(app: FastAPI) -> None:
         elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             detail = f"{request.url.path[:200]} knows no {request.method[:20]}"
         headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            # The framework names those of the first route of this path alone.
+            headers["Allow"] = ", ".join(_list_methods(request))
         return make_response(Problem(status=error.status_code, detail=detail, remedy=remedy, headers=headers))
 
     @app.exception_handler(Exception)
     async def answer_unforeseen(_: Request, error: Exception) -> Response:
         return make_unforeseen(error)
+
+
+def _list_methods(request: Request) -> list[str]:
+    """List the methods that the path of a request knows."""
+    routes: list[BaseRoute] = request.app.router.routes
+    return [
+        method
+        for method in _METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 def make_unforeseen(error: Exception) -> Response:

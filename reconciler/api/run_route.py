@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
+from reconciler.core.bearer_tokens import read_bearer
 from reconciler.core.endpoint_requests import Problem
 from reconciler.runtime.endpoint_answers import make_unauthorized
 
@@ -137,3 +138,23 @@ def make_run_access(service: Service) -> Authorize:
         return None
 
     return authorize
+
+
+async def explain_without_handlers(service: Service, authorization: str | None) -> Problem:
+    """Explain to who calls the run endpoint that there is none; to nobody else.
+
+    Args:
+        service: Without handlers.
+        authorization: The header of that name.
+
+    Returns:
+        What is answered: 401 or 403 where the token does not open it.
+    """
+    token = read_bearer(authorization)
+    if token is None:
+        return make_unauthorized(is_given=bool(authorization))
+    return await make_run_access(service)(token) or Problem(
+        status=404,
+        detail="this service does no jobs: it has no handlers",
+        remedy="start reconciler serve with --app, or call the process that has them",
+    )

@@ -326,3 +326,14 @@ def test_a_service_without_handlers_says_so(served: Served) -> None:
     """Jobs are put and looked at all the same."""
     status, detail = refusal(served.post(f"{JOBS}/run", scopes=("run",)))
     assert (status, detail) == (404, "this service does no jobs: it has no handlers")
+    assert refusal(served.post(f"{JOBS}/run", scopes=("read",)))[0] == 403
+    assert refusal(served.post(f"{JOBS}/run", scopes=()))[0] == 401
+    assert refusal(served.post(f"{JOBS}/run", scopes=(), headers={"Authorization": "Bearer x"}))[0] == 401
+    assert put(served)
+
+
+def test_another_method_is_told_which_ones_there_are(served: Served) -> None:
+    """All of the path, whichever route has them."""
+    for path, methods in (("", "GET, POST"), ("/1", "GET, DELETE"), ("/1/retry", "POST")):
+        answer = served.put(JOBS + path)
+        assert (refusal(answer)[0], answer.headers["allow"]) == (405, methods)
