@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from reconciler.database.jobs import ListedJob
 
 _LARGEST = 2**31 - 1
+_LONGEST = 3650 * 86400
 _Word = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\u0000]*$")]
 _Time = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}(ms|s|m|h|d)$", examples=["90s"])]
 
@@ -41,7 +42,8 @@ class NewJobOptions(_Body):
     )
     max_attempts: Annotated[int, Field(ge=1, le=_LARGEST)] | None = None
     timeout: Annotated[
-        _Time | Annotated[int, Field(ge=1, le=86400)] | None, Field(description="Of one try; in seconds")
+        _Time | Annotated[int, Field(ge=1, le=_LONGEST)] | None,
+        Field(description="Of one try; a number is seconds"),
     ] = None
     type: Annotated[_Word | None, Field(description="A word of your own")] = None
 

@@ -271,16 +271,25 @@ def _read_instant(key: str, value: object) -> datetime:
 
 def _read_number(key: str, value: object) -> int:
     least = 1 if key == "max_attempts" else -_LARGEST
-    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST:
-        return value
+    number = _find_whole(value)
+    if number is not None and least <= number <= _LARGEST:
+        return number
     raise _BadValueError(
         f"{key} is no whole number" + (" from 1 on" if least == 1 else ""), f"send a {key} of 3"
     )
 
 
+def _find_whole(value: object) -> int | None:
+    """Find the whole number that a value is; to JSON 2.0 is one, and true is not."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def _read_time(key: str, value: object) -> timedelta:
+    seconds = _find_whole(value)
     try:
-        return parse_duration(f"{value}s" if isinstance(value, int) else str(value))
+        return parse_duration(str(value) if seconds is None else f"{seconds}s")
     except ValueError:
         raise _BadValueError(f"{key} is no time", f'send {{"{key}": "90s"}}') from None
 

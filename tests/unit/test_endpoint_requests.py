@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.bearer_tokens import BearerTokens
+from reconciler.core.bearer_tokens import BearerTokens, read_bearer
 from reconciler.core.endpoint_requests import (
     Problem,
     RunRequest,
@@ -166,6 +166,14 @@ def test_a_job_needs_a_name_only() -> None:
     assert parse_new_job(b'{"name": "a", "run_at": null, "payload": null}') == NewJob("a")
 
 
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    """JSON has one kind of number; seconds may stand alone."""
+    job = parse_new_job(b'{"name": "a", "priority": -2.0, "max_attempts": 1e1, "timeout": 90.0}')
+    assert job == NewJob("a", priority=-2, max_attempts=10, timeout=timedelta(seconds=90))
+    job = parse_new_job(b'{"name": "a", "timeout": 90}')
+    assert job == NewJob("a", timeout=timedelta(seconds=90))
+
+
 def test_an_instant_without_an_offset_is_in_utc() -> None:
     """The documented form has no offset and means UTC."""
     job = parse_new_job(b'{"name": "a", "run_at": "2026-12-01T08:00:00"}')
@@ -194,6 +202,9 @@ def test_an_instant_without_an_offset_is_in_utc() -> None:
         (b'{"name": "a", "max_attempts": 0}', "max_attempts is no whole number from 1 on"),
         (b'{"name": "a", "timeout": "soon"}', "timeout is no time"),
         (b'{"name": "a", "timeout": 0}', "timeout is no time"),
+        (b'{"name": "a", "timeout": 1.5}', "timeout is no time"),
+        (b'{"name": "a", "timeout": true}', "timeout is no time"),
+        (b'{"name": "a", "priority": 1.5}', "priority is no whole number"),
     ],
 )
 def test_a_wrong_job_is_explained(body: bytes, detail: str) -> None:
@@ -202,6 +213,22 @@ def test_a_wrong_job_is_explained(body: bytes, detail: str) -> None:
     assert isinstance(problem, Problem)
     assert detail in problem.detail
     assert (problem.status, bool(problem.remedy)) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("authorization", "token"),
+    [
+        ("Bearer a", "a"),
+        (" bearer  a b ", "a b"),
+        ("Bearer", None),
+        ("Basic a", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_token_is_read(authorization: str | None, token: str | None) -> None:
+    """Of the scheme Bearer alone."""
+    assert read_bearer(authorization) == token
 
 
 @pytest.mark.parametrize(
