@@ -293,6 +293,7 @@ def list_alerts(
     everything: bool = False,
     limit: int = 100,
     before: tuple[datetime, int] | None = None,
+    job_name: str | None = None,
 ) -> list[ListedAlert]:
     """List alerts, the newest first.
 
@@ -302,13 +303,15 @@ def list_alerts(
             channel has not been told of.
         limit: How many at most.
         before: When the last one of the page before was opened, and its id; None for the first page.
+        job_name: Only those of this job, or channel of a test.
 
     Returns:
         The alerts with what became of their messages.
     """
     opened_at, alert_id = before or (None, None)
     with conn.cursor(row_factory=class_row(ListedAlert)) as cursor:
-        values = {"all": everything, "limit": limit, "before": opened_at, "before_id": alert_id}
+        values = {"all": everything, "limit": limit, "job_name": job_name}
+        values |= {"before": opened_at, "before_id": alert_id}
         return cursor.execute(load_queries("alerts")["list_alerts"], values).fetchall()
 
 

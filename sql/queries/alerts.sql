@@ -95,6 +95,7 @@ SELECT a.id, a.kind, a.job_name, a.run_id, a.message, a.details, a.occurrences, 
         OR a.resolved_at IS NULL
         OR (a.kind <> 'test' AND a.opened_at > now() - interval '7 days'
             AND EXISTS (SELECT FROM reconciler.alert_deliveries d WHERE d.alert_id = a.id AND d.status <> 'sent')))
+   AND (%(job_name)s::text IS NULL OR a.job_name = %(job_name)s)
    AND (%(before_id)s::bigint IS NULL
         OR a.opened_at <= %(before)s::timestamptz
            AND (a.opened_at, a.id) < (%(before)s::timestamptz, %(before_id)s::bigint))

@@ -1,34 +1,24 @@
-"""Forms that start, pause, resume and cancel: through the functions of the API, and written down alike."""
+"""Forms that start, pause, resume and cancel: each does what the API's route does, and is written down alike."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from fastapi import Form, Request, Response
+from fastapi import Form, Response
+from pydantic import ValidationError
 
-from reconciler.api.audit import Reply, carry_out
+from reconciler.api import cron_routes, runs_routes
+from reconciler.api.cron_routes import PauseBody
+from reconciler.api.job_writes import ask_for_run
 from reconciler.api.problems import ProblemError
-from reconciler.core.durations import parse_duration
 from reconciler.core.names import is_name
-from reconciler.database.control import (
-    cancel_run,
-    find_managed_jobs,
-    find_runs,
-    pause_jobs,
-    request_run,
-    resume_jobs,
-)
-from reconciler.errors import ConfigError
 
-from .job_pages import find_applied
 from .page_answers import PageRouter, raise_unknown
-from .visits import Submission, Visit
+from .visits import Submission
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import timedelta
-
-    import psycopg
+    from .visits import Visit
 
 router: Final = PageRouter()
 
@@ -38,10 +28,9 @@ _LONGEST: Final = 500
 @router.post("/jobs/{name}/run")
 def run_job(visit: Submission, name: str) -> Response:
     """Ask for a run."""
-    start_id = _carry_out(
-        visit, "job.trigger", name, lambda conn: request_run(conn, _find(visit.request, conn, name))
-    )
-    return visit.redirect(f"/jobs/{name}?told=asked-{start_id}")
+    _check(visit, is_known=is_name(name))
+    said = _read(ask_for_run(visit.service, visit.viewer.caller, visit.request, name))
+    return visit.redirect(f"/jobs/{name}?told=asked-{said['start_id']}")
 
 
 @router.post("/jobs/{name}/pause")
@@ -52,81 +41,44 @@ def pause_job(
     reason: Annotated[str, Form(max_length=_LONGEST)] = "",
 ) -> Response:
     """Pause a job, for a while or until somebody resumes it."""
-    length = _read_length(duration)
-    why = " ".join(reason.replace("\0", "").split())
-
-    def pause(conn: psycopg.Connection[Any]) -> object:
-        found = _find(visit.request, conn, name)
-        return pause_jobs(conn, [found], duration=length, reason=why)[found]
-
-    _carry_out(visit, "job.pause", name, pause)
+    _check(visit, is_known=is_name(name))
+    try:
+        body = PauseBody(duration=duration.strip() or None, reason=" ".join(reason.replace("\0", "").split()))
+    except ValidationError as error:
+        raise ProblemError(
+            422, f"{duration!r} is no duration", "go back and write one such as 30m, 2h or 7d, or nothing"
+        ) from error
+    cron_routes.pause_job(visit.service, visit.viewer.caller, visit.request, name, body)
     return visit.redirect(f"/jobs/{name}?told=paused")
 
 
 @router.post("/jobs/{name}/resume")
 def resume_job(visit: Submission, name: str) -> Response:
     """Resume a job."""
-
-    def resume(conn: psycopg.Connection[Any]) -> bool:
-        found = _find(visit.request, conn, name)
-        return resume_jobs(conn, [found])[found]
-
-    was_paused = _carry_out(visit, "job.resume", name, resume)
-    return visit.redirect(f"/jobs/{name}?told={'resumed' if was_paused else 'unpaused'}")
+    _check(visit, is_known=is_name(name))
+    said = _read(cron_routes.resume_job(visit.service, visit.viewer.caller, visit.request, name))
+    return visit.redirect(f"/jobs/{name}?told={'resumed' if said['was_paused'] else 'unpaused'}")
 
 
 @router.post("/runs/{run_id}/cancel")
 def cancel(visit: Submission, run_id: str) -> Response:
     """Tell a run to end."""
-    if not (run_id.isascii() and run_id.isdigit() and len(run_id) <= 18):
+    _check(visit, is_known=run_id.isascii() and run_id.isdigit() and len(run_id) <= 18)
+    try:
+        said = _read(runs_routes.cancel(visit.service, visit.viewer.caller, visit.request, run_id))
+    except ProblemError as error:
+        if error.problem.status != 409:
+            raise
+        return visit.redirect(f"/runs/{run_id}?told=over")
+    return visit.redirect(f"/runs/{run_id}?told={said['status']}")
+
+
+def _check(visit: Visit, *, is_known: bool) -> None:
+    visit.require("trigger")
+    if not is_known:
         raise_unknown(visit.request)
 
-    def tell(conn: psycopg.Connection[Any]) -> str:
-        try:
-            find_runs(conn, [int(run_id)])
-        except ConfigError as error:
-            raise ProblemError(404, error.message, "old runs are cleared away") from error
-        return cancel_run(conn, int(run_id))
 
-    outcome = _carry_out(visit, "run.cancel", run_id, tell)
-    told = outcome if outcome in ("cancelling", "cancelled") else "over"
-    return visit.redirect(f"/runs/{run_id}?told={told}")
-
-
-def _carry_out(
-    visit: Visit, action: str, subject: str, act: Callable[[psycopg.Connection[Any]], object]
-) -> object:
-    """Do it where the viewer's token may, and return what came of it."""
-    visit.require("trigger")
-    outcome: list[object] = []
-
-    def work(conn: psycopg.Connection[Any]) -> Reply:
-        outcome.append(act(conn))
-        return Reply(document={"outcome": str(outcome[0])})
-
-    carry_out(visit.service, visit.request, visit.viewer.caller, action=action, subject=subject, act=work)
-    return outcome[0]
-
-
-def _find(request: Request, conn: psycopg.Connection[Any], name: str) -> str:
-    """Make sure that there is such a job, and that it is managed."""
-    if not is_name(name):
-        raise_unknown(request)
-    job = find_applied(conn, name)
-    try:
-        find_managed_jobs(conn, [job.name])
-    except ConfigError as error:
-        raise ProblemError(409, error.message, error.remedy) from error
-    return job.name
-
-
-def _read_length(text: str) -> timedelta | None:
-    """Read how long a pause lasts; None for until somebody resumes the job."""
-    if not text.strip():
-        return None
-    try:
-        return parse_duration(text.strip())
-    except ValueError as error:
-        raise ProblemError(
-            422, f"{text!r} is no duration", "go back and write one such as 30m, 2h or 7d, or nothing"
-        ) from error
+def _read(answer: Response) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(bytes(answer.body))
+    return said

@@ -15,7 +15,7 @@ from reconciler.core.durations import parse_duration
 from reconciler.core.names import is_name
 from reconciler.database.control import AppliedJob, find_jobs, find_start
 from reconciler.database.history import list_touches
-from reconciler.database.job_pages import ListedJob, read_job_page
+from reconciler.database.job_pages import ListedJob, find_job
 from reconciler.database.runs import RunPosition, may_read_cron, read_run_page
 from reconciler.errors import ConfigError, DatabaseError
 from reconciler.loader.written_specs import make_declaration, render_sections
@@ -65,8 +65,7 @@ def show_job(
     if not is_name(name):
         raise_unknown(request)
     with visit.connection() as conn:
-        applied = find_applied(conn, name)
-        job = _find_listed(conn, name, zone=visit.zone)
+        job, applied = _find_job(conn, name, zone=visit.zone)
         runs = read_run_page(
             conn,
             name=name,
@@ -97,25 +96,16 @@ def show_job(
     )
 
 
-def find_applied(conn: psycopg.Connection[Any], name: str) -> AppliedJob:
-    """Find a job or worker as it was declared.
-
-    Args:
-        conn: To the target.
-        name: Of the job.
-
-    Raises:
-        ProblemError: 404; there is none.
-    """
+def _find_job(conn: psycopg.Connection[Any], name: str, *, zone: str) -> tuple[ListedJob, AppliedJob]:
+    """Find a job or worker: how it fares, and as what it was declared."""
     try:
-        return find_jobs(conn, [name])[0]
+        (applied,) = find_jobs(conn, [name])
     except ConfigError as error:
         raise ProblemError(404, error.message, error.remedy) from error
-
-
-def _find_listed(conn: psycopg.Connection[Any], name: str, *, zone: str) -> ListedJob:
-    """Find how a job fares: the list is read from just before its name on."""
-    return read_job_page(conn, zone=zone, after=(name, -1), limit=1, own=True).jobs[0]
+    job = find_job(conn, name, zone=zone)
+    if job is None:
+        raise ProblemError(404, f"there is no job {name} any more", "it went away this moment")
+    return job, applied
 
 
 def _find_limit(applied: AppliedJob) -> timedelta | None:

@@ -7,7 +7,17 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 from starlette.convertors import StringConvertor, register_url_convertor
 
-from . import control_forms, job_pages, login_pages, overview_pages, run_pages
+from . import (
+    alert_pages,
+    control_forms,
+    drift_pages,
+    job_pages,
+    login_pages,
+    overview_pages,
+    queue_pages,
+    revision_pages,
+    run_pages,
+)
 from .page_answers import PageRouter, raise_unknown
 from .static_files import NAMES, read_static
 
@@ -16,6 +26,10 @@ _ROUTERS: Final = (
     overview_pages.router,
     job_pages.router,
     run_pages.router,
+    queue_pages.router,
+    drift_pages.router,
+    revision_pages.router,
+    alert_pages.router,
     control_forms.router,
 )
 _FOREVER: Final = "public, max-age=31536000, immutable"

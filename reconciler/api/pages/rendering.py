@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, timedelta
 from functools import cache
 from http import HTTPStatus
@@ -11,11 +12,14 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from reconciler.core.change_lines import list_parts
 from reconciler.core.markdown import reveal
+from reconciler.core.names import list_some
 from reconciler.core.times.spelling import render_distance, render_instant, render_length, render_local
 
 from .charts import draw_durations
 from .drawings import draw_sparkline
+from .flow_charts import draw_flow
 from .marks import draw_mark
 from .static_files import read_static
 
@@ -59,12 +63,16 @@ def _environment() -> Environment:
         took=_render_length,
         wall=_render_wall,
         part=_quote_part,
+        pretty=_render_json,
+        some=list_some,
         word=_render_word,
     )
     environment.globals.update(
         mark=draw_mark,
+        parts=lambda change: list(list_parts(change)),
         sparkline=draw_sparkline,
         chart=draw_durations,
+        flow=draw_flow,
         phrase=lambda status: HTTPStatus(status).phrase,
         static=_find_static,
     )
@@ -103,6 +111,10 @@ def _render_wall(at: datetime, zone: str) -> str:
 def _quote_part(text: object) -> str:
     """Quote one part of a path, so that a name with a slash stays one."""
     return quote(str(text), safe="")
+
+
+def _render_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
 
 
 def _render_word(name: str) -> str:
