@@ -1,4 +1,4 @@
-"""What the queued jobs of the example do."""
+"""What the queued jobs of the example do."""  # noqa: INP001 - a module of a project, in no package
 
 from __future__ import annotations
 
