@@ -25,11 +25,9 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from reconciler.api.context import Limits, Service
     from reconciler.cli.session import Session
-    from reconciler.core.endpoint_requests import RunRules
     from reconciler.core.hidden import Hidden
-    from reconciler.runtime.run_endpoint import RunEndpoint
+    from reconciler.runtime.handlers import Handlers
 
 _VARIABLE = "RECONCILER_RUN_TOKEN"
 _SHORT = 16
@@ -115,9 +113,8 @@ def serve(
 ) -> int:
     """Serve the API, the dashboard and the metrics; with --app also the run endpoint, which does jobs."""
     _require_packages()
-    from reconciler.api.context import Limits
+    from reconciler.api import Limits, make_service
     from reconciler.api.prefixes import read_prefix
-    from reconciler.api.service import make_service_app
     from reconciler.cli.listening import is_loopback, listen, name_address, serve_app
     from reconciler.core.endpoint_requests import RunRules
     from reconciler.runtime.tracing import exporting
@@ -126,17 +123,24 @@ def serve(
     prefix = read_prefix(prefix)
     session = _find_session(config_path, target_name, dsn, is_needed=bool(secrets))
     found = session.find_dsn() if session is not None else dsn or ""
-    limits = Limits(rate=rate, burst=max(1, round(2 * rate)), max_body=max_body)
-    service = _make_service(
-        session, found, dsn, connections=connections, limits=limits, hosts=hostnames, allowed=allowed_hosts
-    )
     tokens = _check_target(session, found, secrets, has_handlers=app is not None)
-    endpoint = None
-    if app is not None:
-        rules = RunRules(max_limit=max_limit, **({} if budget is None else {"budget": budget}))
-        endpoint = _make_endpoint(service, found, app, tokens, rules=rules, concurrency=concurrency)
     patience = 25.0 if grace is None else grace.total_seconds()
-    made = make_service_app(service, endpoint=endpoint, grace=patience, prefix=prefix)
+    made = make_service(
+        found,
+        config=None if session is None else session.config.path,
+        target=None if session is None else session.target.name,
+        environment=os.environ,
+        handlers=None if app is None else _load_handlers(app),
+        run_tokens=tokens,
+        rules=RunRules(max_limit=max_limit, **({} if budget is None else {"budget": budget})),
+        concurrency=concurrency,
+        connections=connections,
+        limits=Limits(rate=rate, burst=max(1, round(2 * rate)), max_body=max_body),
+        hosts=hostnames,
+        allowed_hosts=allowed_hosts,
+        grace=patience,
+        prefix=prefix,
+    )
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     with listen(host, port) as listener:
@@ -180,51 +184,11 @@ def _find_session(
         return None
 
 
-def _make_service(
-    session: Session | None,
-    found: str,
-    dsn: str | None,
-    *,
-    connections: int,
-    limits: Limits,
-    hosts: tuple[str, ...],
-    allowed: tuple[str, ...],
-) -> Service:
-    from reconciler.api.context import Service
-    from reconciler.runtime.spec_files import WatchedSpecFiles
-    from reconciler.runtime.thread_connections import ThreadConnections
-
-    files = None
-    if session is not None:
-        files = WatchedSpecFiles(
-            Path(session.config.path), session.target.name, environment=os.environ, dsn=dsn
-        )
-    return Service(
-        connections=ThreadConnections(found, most=connections),
-        target="" if session is None else session.target.name,
-        files=files,
-        limits=limits,
-        hosts=frozenset(hosts),
-        allowed_hosts=frozenset(allowed),
-    )
-
-
-def _make_endpoint(
-    service: Service, dsn: str, app: str, tokens: list[Hidden], *, rules: RunRules, concurrency: int
-) -> RunEndpoint:
-    from reconciler.api.run_route import make_run_access
+def _load_handlers(app: str) -> Handlers:
     from reconciler.runtime.handlers import load_handlers
-    from reconciler.runtime.run_endpoint import RunEndpoint
 
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as python -m does
-    return RunEndpoint(
-        dsn,
-        load_handlers(app),
-        tokens=tokens,
-        rules=rules,
-        concurrency=concurrency,
-        authorize=make_run_access(service),
-    )
+    return load_handlers(app)
 
 
 def _check_target(

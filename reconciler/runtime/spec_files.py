@@ -102,13 +102,19 @@ class WatchedSpecFiles:
         config, target, specs = self.load()
         return make_plan_request(config, target, specs, environment=self._environment)
 
-    def _load(self) -> _Loaded:
-        now = self._clock()
-        config = load_config(self._path)
-        if self._dsn is not None:
-            config = config.with_dsn(self._dsn)
-        # Before the files are read: what changes meanwhile is seen the next time.
-        state = self._look(config)
+    def find_target(self) -> Target:
+        """Find the target, without the specs.
+
+        Returns:
+            The target as the configuration has it now.
+
+        Raises:
+            InvalidInputError: Every problem of the configuration.
+            ConfigError: As `load`.
+        """
+        return self._resolve(self._load_config())
+
+    def _resolve(self, config: Config) -> Target:
         target = resolve_target(config, self._target_name, environment=self._environment)
         if self._first_dsn is None:
             self._first_dsn = target.dsn
@@ -117,6 +123,18 @@ class WatchedSpecFiles:
                 f"the dsn of the target {target.name} changed since this process began",
                 remedy="start it anew: it is still connected to where the target was",
             )
+        return target
+
+    def _load_config(self) -> Config:
+        config = load_config(self._path)
+        return config if self._dsn is None else config.with_dsn(self._dsn)
+
+    def _load(self) -> _Loaded:
+        now = self._clock()
+        config = self._load_config()
+        # Before the files are read: what changes meanwhile is seen the next time.
+        state = self._look(config)
+        target = self._resolve(config)
         return _Loaded(
             config=config,
             target=target,

@@ -154,10 +154,11 @@ def test_the_environment_is_the_one_that_is_given(folder: Path) -> None:
 def test_a_target_that_moves_is_not_followed(folder: Path) -> None:
     """The process is connected to where it was: to plan for another place would be wrong."""
     files = watch(folder)
-    files.load()
+    assert files.find_target().dsn == "host=here"
     write(folder / "reconciler.yaml", CONFIG.replace("${env:DSN}", "host=elsewhere"))
-    with pytest.raises(ConfigError, match="the dsn of the target test changed"):
-        files.load()
+    for look in (files.load, files.find_target):
+        with pytest.raises(ConfigError, match="the dsn of the target test changed"):
+            look()
     write(folder / "reconciler.yaml", CONFIG)
     assert list_names(files) == ["one"]
 
