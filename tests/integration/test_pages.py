@@ -296,6 +296,7 @@ def test_a_run_is_cancelled(site: Site, served: Served) -> None:
     site.run("UPDATE reconciler.cron_execution_log SET status = 'running', completed_at = NULL")
     page = operator.press(operator.look(f"/runs/{run_id}"), f"/runs/{run_id}/cancel")
     assert "lost" in page.find(class_="lead").text
+    assert "marked as lost" in page.find(id="told").text
     assert operator.send("/runs/12345/cancel", {"csrf": key}).status_code == 404
 
 

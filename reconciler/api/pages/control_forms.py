@@ -1,4 +1,4 @@
-"""Forms that start, pause, resume and cancel: each does what the API's route does, and is written down alike."""
+"""Forms that start, pause, resume and cancel: each does what the API's route does, and is noted alike."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from .visits import VisitDep
 router: Final = PageRouter()
 
 _ID: Final = re.compile(r"(c?)([0-9]{1,18})")
-_TOLD: Final = ("cancelling", "cancelled", "over")
+_TOLD: Final = ("cancelling", "cancelled", "lost", "over")
 
 
 @router.get("/runs/{run_id}")
