@@ -49,15 +49,10 @@ class LastResult(BaseModel):
 
 def _make_body() -> dict[str, Any]:
     """Describe the body: a job as in a spec file; its name and its schedule have two more spellings."""
-    schema = describe_job()
-    name = {"type": "string", "minLength": 1, "maxLength": 63, "description": "Unique on the target"}
     names, schedules = _SPELLINGS["name"], _SPELLINGS["schedule"]
+    schema = describe_job(*names)
     properties = schema["properties"]
-    schema["properties"] = {
-        **dict.fromkeys(names, name),
-        **dict.fromkeys(schedules[:2], properties["schedule"]),
-        **properties,
-    }
+    properties |= dict.fromkeys(schedules[:2], properties["schedule"])
     triggers = next(one for one in schema["allOf"] if one.get("title") == "trigger")["oneOf"]
     for alternative in triggers:
         if "not" in alternative:

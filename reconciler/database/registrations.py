@@ -10,6 +10,7 @@ from psycopg.rows import class_row
 
 from reconciler.core.change_policies import judge_changes
 from reconciler.core.diff import diff
+from reconciler.core.identity import guard_identity
 from reconciler.core.plan import Plan
 from reconciler.core.policies import Governance
 from reconciler.core.state import DesiredState
@@ -150,7 +151,7 @@ def remove_job(
     Raises:
         ApplyLockError: An apply is at work.
         RefusedError: It is another owner's, is protected, other jobs wait for it, or the policies and windows
-            of the target forbid it.
+            of the target forbid it, or this is a copy of a database that nobody has claimed.
         RightsError: The role may not.
         DatabaseError: It is still there afterwards; all was rolled back.
     """
@@ -201,7 +202,11 @@ def _require_removable(name: str, owner: str, observed: ObservedState) -> None:
 
 
 def _judge(change: Change, observed: ObservedState, request: Request) -> Change:
-    """Hold a change to the policies and windows of the target, at the time of the database's clock."""
+    """Refuse a change in a copy of a database, and what policies and windows of the target forbid now."""
+    plan = Plan(target=request.target.name, owner=request.owner, changes=(change,))
+    closed = guard_identity(plan, observed.facts.identity).closed
+    if closed is not None:
+        return replace(change, obstacle=closed)
     if request.target.governance == Governance():
         return change
     assert observed.now is not None  # noqa: S101 - each observation asks for it

@@ -1,4 +1,4 @@
-"""The schema of one job by itself, for documents of other kinds: nothing in it refers to anything outside."""
+"""The schema of one job as the service takes it: nothing in it refers to files, or to anything outside."""
 
 from __future__ import annotations
 
@@ -11,22 +11,28 @@ _ABOUT_FILES: Final = frozenset({"targets", "overrides", "renamed_from"})
 """Keys of a job that mean something in files alone."""
 _UNKNOWN_WORDS: Final = frozenset({"patternErrorMessage", "$comment"})
 
-
-def list_job_keys() -> tuple[str, ...]:
-    """List the keys of a job that is declared by itself, sorted."""
-    return tuple(sorted(describe_job()["properties"]))
+_REQUESTS: Final = [{"url": "https://example.com/hooks/reminders", "expect": "2xx", "timeout": "20s"}]
 
 
-def describe_job() -> dict[str, Any]:
-    """Describe what a job by itself looks like.
+def describe_job(*names: str) -> dict[str, Any]:
+    """Describe what a job looks like.
+
+    Args:
+        *names: Keys that hold its name.
 
     Returns:
-        A JSON Schema without references and without what means something in files alone; the caller's own.
+        A JSON Schema without references, without what means something in files alone, and without secrets;
+        the caller's own.
     """
     schema = read_schema(Definition(schema="jobs", takes_variables=False))
     definitions = schema["$defs"]
     job: dict[str, Any] = _inline(definitions["job"], definitions)
-    job["properties"] = {key: value for key, value in job["properties"].items() if key not in _ABOUT_FILES}
+    name = {**_inline(definitions["name"], definitions), "description": "Of the job; unique on the target."}
+    properties = {key: value for key, value in job["properties"].items() if key not in _ABOUT_FILES}
+    job["properties"] = {**dict.fromkeys(names, name), **properties}
+    http = properties["http"]
+    del http["properties"]["token"]
+    http["examples"] = _REQUESTS
     return job
 
 
