@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _LARGEST = 2**31 - 1
 _LONGEST = 3650 * 86400
 _Word = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\u0000]*$")]
+_BLANKS = r"\u0000-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_Name = Annotated[_Word, Field(pattern=rf"^[^\u0000]*[^{_BLANKS}][^\u0000]*$")]
 _Time = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}(ms|s|m|h|d)$", examples=["90s"])]
 
 AskedStatus = Literal["scheduled", "pending", "running", "completed", "failed", "cancelled"]
@@ -34,7 +36,7 @@ class NewJobOptions(_Body):
     run_at: Annotated[GivenInstant | None, Field(description="When it is due; without an offset in UTC")] = (
         None
     )
-    queue: Annotated[_Word | None, Field(description="`default` where it is left out")] = None
+    queue: Annotated[_Name | None, Field(description="`default` where it is left out")] = None
     priority: Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)] | None = None
     unique_key: Annotated[_Word | None, Field(description="At most one open job of a queue has it")] = None
     ordering_key: Annotated[_Word | None, Field(description="Jobs with the same one are done in order")] = (
@@ -45,19 +47,19 @@ class NewJobOptions(_Body):
         _Time | Annotated[int, Field(ge=1, le=_LONGEST)] | None,
         Field(description="Of one try; a number is seconds"),
     ] = None
-    type: Annotated[_Word | None, Field(description="A word of your own")] = None
+    type: Annotated[_Name | None, Field(description="A word of your own")] = None
 
 
 class NamedJob(NewJobOptions):
     """A job, by the name of the handler that is to do it."""
 
-    name: _Word
+    name: _Name
 
 
 class HandlerJob(NewJobOptions):
     """The same, with another word for the name."""
 
-    handler: _Word
+    handler: _Name
 
 
 class PutJob(BaseModel):

@@ -98,13 +98,14 @@ def parse_run_request(
     """
     try:
         values = _read_query(query)
-        queue, status = values.get("queue", "default"), values.get("status")
-        if queue == "failed" and status != "pending":
+        queue, asked = values.get("queue", "default"), values.get("status")
+        status = _read_status("pending" if asked is None else asked)
+        if queue == "failed" and asked != "pending":
             queue, status = "default", "failed"
         is_waiting = _read_wait(values.get("wait"), prefer)
         return RunRequest(
             queue=_read_name("queue", queue),
-            status=_read_status(status or "pending"),
+            status=status,
             limit=_read_limit(values.get("limit", "1"), rules),
             budget=_read_budget(values.get("timeout"), rules, is_waiting=is_waiting),
             is_waiting=is_waiting,

@@ -120,6 +120,12 @@ def test_who_does_not_wait_has_all_the_time() -> None:
         ("x=1", "there is no parameter x", "known are queue, status, limit, timeout, wait"),
         ("limit=1&limit=2", "the parameter limit stands there twice", "send it once"),
         ("status=done", "status=done is none that can be run", "send status=pending or status=failed"),
+        ("status=", "status= is none that can be run", "send status=pending or status=failed"),
+        (
+            "queue=failed&status=x",
+            "status=x is none that can be run",
+            "send status=pending or status=failed",
+        ),
         ("wait=maybe", "wait=maybe is neither true nor false", "send wait=false to get a 202 at once"),
         ("queue=", "queue is no text of 1 to 200 characters", "send another queue, or none"),
         ("queue=a%00b", "queue is no text of 1 to 200 characters", "send another queue, or none"),
