@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _LARGEST = 2**31 - 1
 _LONGEST = 3650 * 86400
 _Word = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\u0000]*$")]
-_BLANKS = r"\u0000-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_BLANKS = r"\u0000\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _Name = Annotated[_Word, Field(pattern=rf"^[^\u0000]*[^{_BLANKS}][^\u0000]*$")]
 _Time = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,2}(ms|s|m|h|d)$", examples=["90s"])]
 
