@@ -118,7 +118,10 @@ class ForkServer:
         with self._lock:
             if self._process is None:
                 self._start()
-        return _pick_settings(env) == self._settings and not any(
+        folders = env.get("PYTHONPATH", "/").split(os.pathsep)
+        if _pick_settings(env) != self._settings or not all(map(os.path.isabs, folders)):
+            return False
+        return not any(
             path.suffix in _MODULE_SUFFIXES and path.name.partition(".")[0] in self._imported
             for path in cwd.iterdir()
         )
