@@ -1,4 +1,4 @@
-"""Forms that start, pause, resume and cancel: each does what the API's route does, and is noted alike."""
+"""Forms that change something: each does what the API's route does, and is noted alike."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from fastapi import Form, Response
 from pydantic import ValidationError
 
-from reconciler.api import cron_routes, runs_routes
+from reconciler.api import cron_routes, jobs_routes, runs_routes
 from reconciler.api.cron_routes import PauseBody
 from reconciler.api.job_writes import ask_for_run
 from reconciler.api.problems import ProblemError
 from reconciler.core.names import is_name
 
 from .page_answers import PageRouter, raise_unknown
+from .queue_pages import read_job_id
 from .visits import Submission
 
 if TYPE_CHECKING:
@@ -71,6 +72,24 @@ def cancel(visit: Submission, run_id: str) -> Response:
             raise
         return visit.redirect(f"/runs/{run_id}?told=over")
     return visit.redirect(f"/runs/{run_id}?told={said['status']}")
+
+
+@router.post("/queued/{job_id}/retry")
+def retry_queued(visit: Submission, job_id: str) -> Response:
+    """Let a dead or cancelled queued job begin anew."""
+    visit.require("write")
+    number = read_job_id(visit.request, job_id)
+    jobs_routes.retry(visit.service, visit.viewer.caller, visit.request, number)
+    return visit.redirect(f"/queued/{number}?told=pending")
+
+
+@router.post("/queued/{job_id}/cancel")
+def cancel_queued(visit: Submission, job_id: str) -> Response:
+    """Cancel a queued job, or tell the worker that does it."""
+    visit.require("write")
+    number = read_job_id(visit.request, job_id)
+    said = _read(jobs_routes.cancel(visit.service, visit.viewer.caller, visit.request, number))
+    return visit.redirect(f"/queued/{number}?told={said['status']}")
 
 
 def _check(visit: Visit, *, is_known: bool) -> None:

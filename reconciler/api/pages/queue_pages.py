@@ -24,7 +24,21 @@ if TYPE_CHECKING:
 router: Final = PageRouter()
 
 _STATUSES: Final = ("pending", "scheduled", "running", "failed", "completed", "cancelled")
-_TOLD: Final = ("pending", "cancelled", "cancelling")
+_TOLD: Final = {
+    "pending": "It begins anew.",
+    "cancelled": "Cancelled.",
+    "cancelling": "Its worker is told to end it.",
+}
+_OBSTACLES: Final = {
+    "concurrency": "as many run as may at once",
+    "rate": "as many began as may for now",
+}
+_HOLDS: Final = {
+    "running": "runs",
+    "retry": "waits for its next try",
+    "failed": "is dead",
+    "future": "is not due yet",
+}
 
 
 @router.get("/queues")
@@ -38,12 +52,13 @@ def show_queues(visit: VisitDep, cursor: Annotated[str, Query(max_length=1000)] 
         "queues.html",
         seen=(found, cursor),
         queues=found[:limit],
+        obstacle=name_obstacle,
         is_first=after is None,
         next_cursor=encode_cursor([found[limit - 1].queue]) if len(found) > limit else "",
     )
 
 
-@router.get("/queues/{name}")
+@router.get("/queues/{name:path}")
 def show_queue(
     visit: VisitDep,
     name: str,
@@ -65,8 +80,10 @@ def show_queue(
         "queue.html",
         seen=(queue, throughput, held, limits, found, status, cursor),
         queue=queue,
+        obstacle=name_obstacle,
         throughput=throughput,
         held=held,
+        holds=_HOLDS,
         limits=limits,
         jobs=jobs,
         statuses=_STATUSES,
@@ -92,9 +109,18 @@ def show_queued_job(
         "queued_job.html",
         seen=(job, told),
         job=job,
-        told=told if told in _TOLD else "",
+        told=_TOLD.get(told, "") if told in (job.status, "cancelling") else "",
         can_write="write" in visit.viewer.caller.scopes,
     )
+
+
+def name_obstacle(blocked_by: str) -> str:
+    """Name what keeps jobs that are due from being done.
+
+    Args:
+        blocked_by: As the view `reconciler.queue_health` tells it.
+    """
+    return _OBSTACLES.get(blocked_by, blocked_by)
 
 
 def read_job_id(request: Request, text: str) -> int:
