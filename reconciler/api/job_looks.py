@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import psycopg
@@ -156,7 +157,7 @@ def render_spec(conn: psycopg.Connection[Any], job: ListedJob) -> str:
     """
     declared = read_declaration(conn, job)
     if declared.document is not None:
-        return render_sections({f"{job.kind}s": {job.name: make_declaration(declared.document)}})
+        return render_sections({f"{job.kind}s": {job.name: make_declaration(json.loads(declared.document))}})
     if not is_name(job.name):
         raise ProblemError(
             409,

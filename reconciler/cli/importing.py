@@ -44,6 +44,11 @@ _TOKENS = (
     "--timezone", metavar="ZONE", help="The zone of the crontab's machine, where no CRON_TZ names one."
 )
 @click.option("--database", metavar="NAME", help="Only the crontab's jobs on this database.")
+@click.option(
+    "--owner",
+    type=click.Choice(["api"]),
+    help="Write the jobs that were made through the service instead.",
+)
 def import_(
     config_path: Path | None,
     target_name: str | None,
@@ -55,6 +60,7 @@ def import_(
     system: bool,
     timezone: str | None,
     database: str | None,
+    owner: str | None,
 ) -> int:
     """Write what runs today as a spec file.
 
@@ -62,12 +68,18 @@ def import_(
     The plan after it has nothing to change: the entries stay as they are, and the next apply marks them as
     ours. The target is only read.
 
+    With --owner api, the jobs that were made through the service; the next apply takes them over likewise.
+
     With --from, what SQL migrations leave in cron.job; with --crontab, what lines of a crontab do in a
     database. Nothing is connected to then. What cannot be read is reported and never guessed.
 
     A file that exists is never overwritten.
     """
     _check_usage(scripts, more_scripts, crontab, dsn, crontab_only=bool(system or timezone or database))
+    if owner is not None:
+        if scripts or crontab:
+            raise click.UsageError("--owner is about the target: give neither --from nor --crontab.")
+        return _import_service_jobs(open_session(config_path, target_name, dsn), output)
     if scripts or crontab:
         from reconciler.cli.import_files import import_crontab_file, import_script_files
 
@@ -137,6 +149,31 @@ def _import_entries(session: Session, output: Path | None) -> int:
     if unknown:
         click.echo(f"First add to secrets in {session.config.path}; the tokens are on the target already:")
         click.echo("".join(f"  {line}\n" for line in unknown), nl=False)
+    click.echo("Run reconciler plan: it has nothing to change; the next apply marks them as yours.")
+    return exits.DONE
+
+
+def _import_service_jobs(session: Session, output: Path | None) -> int:
+    """Import what was made through the service."""
+    from reconciler.core.imports.entries import find_service_jobs
+    from reconciler.database.observe import observe, require_pg_cron
+    from reconciler.loader.written_specs import make_declaration
+
+    with session.connect() as conn:
+        observed = observe(conn).state
+    require_pg_cron(observed.facts)
+    found = find_service_jobs(observed, role=session.target.role)
+    jobs = {name: make_declaration(declared) for name, declared in found.items()}
+    if not jobs:
+        click.echo("Nothing to import: no job of the owner api is on this target.", err=True)
+        return exits.DONE
+    where = f"{observed.facts.database}, where they were made through the service"
+    text = render_spec_file(jobs, {}, where=where, tokens="", secrets={})
+    if output == Path("-"):
+        click.echo(text, nl=False)
+        return exits.DONE
+    path, _ = write_spec_file(session, output, text, {})
+    click.echo(f"Imported {count_imported(jobs, {}, 'job', 'jobs')} into {path}.")
     click.echo("Run reconciler plan: it has nothing to change; the next apply marks them as yours.")
     return exits.DONE
 

@@ -26,7 +26,7 @@ from reconciler.core.matching import (
     same_entries,
     wanted_keys,
 )
-from reconciler.core.names import SQL_OWNER
+from reconciler.core.names import API_OWNER, SQL_OWNER
 from reconciler.core.retirement import render_instant, take_away
 from reconciler.core.stages import is_held
 from reconciler.core.state import DesiredResource, DesiredState, Entry, ObservedState
@@ -36,10 +36,14 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from reconciler.core.config import Prune, Stage
+    from reconciler.core.specs import Kind
     from reconciler.core.state import Definition
 
 
 _OF_ENTRY = ("schedule", "active", "role")
+_TAKEN_OVER: Mapping[str, Kind] = {SQL_OWNER: "worker", API_OWNER: "job"}
+"""What is made without a file, by its owner: files that declare the same take it over."""
+_MAKERS = {SQL_OWNER: "reconciler.create_queue_worker", API_OWNER: "the service"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,8 +279,8 @@ def _diff_marks(resource: DesiredResource, definition: Definition) -> Iterator[F
 
 
 def _diff_foreign(resource: DesiredResource, definition: Definition, comparison: _Comparison) -> Change:
-    """Take over a worker that somebody made in SQL; refuse what another owner declared."""
-    if (definition.owner, definition.kind, resource.kind) != (SQL_OWNER, "worker", "worker"):
+    """Take over what somebody made without a file; refuse what another owner declared."""
+    if not definition.kind == resource.kind == _TAKEN_OVER.get(definition.owner):
         return _refuse_foreign(resource, definition, comparison.observed)
     applied = definition.entry
     entry = comparison.matches.get(definition.name)
@@ -295,7 +299,7 @@ def _diff_foreign(resource: DesiredResource, definition: Definition, comparison:
         change,
         obstacle=Obstacle(
             kind="refused",
-            why=f"reconciler.create_queue_worker made a worker {resource.name}, and it is another one",
+            why=f"{_MAKERS[definition.owner]} made a {resource.kind} {resource.name}, and it is another one",
             remedy=f"compare the two; then take it over with --adopt {resource.name}, or choose another name",
         ),
     )

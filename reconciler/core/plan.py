@@ -13,6 +13,7 @@ from reconciler.core.diff import diff
 from reconciler.core.herd_notices import find_herd_notices
 from reconciler.core.retirement import find_retirement_notices, find_undeclared, render_instant
 from reconciler.core.selection import make_selection_notice, refuse_loose, widen
+from reconciler.core.service_jobs import find_service_notices
 from reconciler.core.stages import find_unmanaged, is_held, make_held_notice
 from reconciler.core.state import Notice
 from reconciler.core.steps import find_obstacles
@@ -189,6 +190,7 @@ def make_plan(
                 if desired.unselected is None
                 else ()
             ),
+            *find_service_notices(desired, observed),
             *find_time_notices(desired, observed),
             *find_herd_notices(desired, observed, changes),
         ),

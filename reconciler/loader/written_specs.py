@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -67,17 +66,16 @@ def render_sections(sections: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> 
     )
 
 
-def make_declaration(document: str) -> dict[str, Any]:
-    """Make of a document what a spec file has to say so that the same document comes of it.
+def make_declaration(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Make of what is stored what a spec file has to say so that the same comes of it.
 
     Args:
-        document: Canonical JSON of a resource.
+        stored: The document of a resource.
 
     Returns:
         What stands below its name: when it runs comes first, and nothing is read as a variable.
     """
-    stored: dict[str, Any] = json.loads(document)
-    ordered = {key: stored[key] for key in _FIRST if key in stored} | stored
+    ordered = {key: stored[key] for key in _FIRST if key in stored} | dict(stored)
     return {
         key: escape_sql(value) if key == "sql" and isinstance(value, str) else _escape(value)
         for key, value in ordered.items()

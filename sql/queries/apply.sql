@@ -97,8 +97,8 @@ UPDATE reconciler.jobs j
  WHERE j.job_name = t.before;
 
 -- name: put_definitions
--- Of resources without an entry; a role that may not use pg_cron can do this. Workers that were made in SQL get the
--- owner who declares them.
+-- Of resources without an entry; a role that may not use pg_cron can do this. Workers that were made in SQL, and jobs
+-- of the service, get the owner who declares them.
 INSERT INTO reconciler.definitions AS d (name, kind, owner, spec, digest, protect, source, lock_key, revision)
 SELECT t.name, t.kind, %(owner)s, t.spec::json, t.digest, t.protect, t.source, reconciler.make_lock_key(t.name),
        %(revision)s
@@ -109,7 +109,7 @@ SELECT t.name, t.kind, %(owner)s, t.spec::json, t.digest, t.protect, t.source, r
    SET kind = excluded.kind, owner = excluded.owner, spec = excluded.spec, digest = excluded.digest,
        protect = excluded.protect, source = excluded.source, revision = excluded.revision, updated_at = now(),
        jobid = NULL, schedule = NULL, command = NULL, database = NULL, username = NULL, active = NULL
- WHERE d.owner = excluded.owner OR (d.owner = 'sql' AND d.kind = 'worker');
+ WHERE d.owner = excluded.owner OR (d.owner, d.kind) IN (('sql', 'worker'), ('api', 'job'));
 
 -- name: put_definitions_with_entries
 -- The jobid of an entry that was just made is looked up by pg_cron's own key, name and role.
@@ -128,7 +128,7 @@ SELECT t.name, t.kind, %(owner)s, t.spec::json, t.digest, t.protect, t.source, r
        protect = excluded.protect, source = excluded.source, revision = excluded.revision, updated_at = now(),
        jobid = excluded.jobid, schedule = excluded.schedule, command = excluded.command,
        database = excluded.database, username = excluded.username, active = excluded.active
- WHERE d.owner = excluded.owner OR (d.owner = 'sql' AND d.kind = 'worker');
+ WHERE d.owner = excluded.owner OR (d.owner, d.kind) IN (('sql', 'worker'), ('api', 'job'));
 
 -- name: restore_definitions
 -- Declared again, or brought back; before their rows are put, which depend on it.

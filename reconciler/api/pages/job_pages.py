@@ -87,7 +87,7 @@ def show_job(
         failure=failure,
         time_limit=_find_limit(applied),
         outlook=find_outlook(job, applied, server_zone=visit.zone, now=visit.now),
-        yaml=render_sections({f"{applied.kind}s": {name: make_declaration(applied.document)}}),
+        yaml=render_sections({f"{applied.kind}s": {name: make_declaration(applied.read())}}),
         touches=touches,
         told=news,
         is_first=place is None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.core.imports.results import escape_sql, escape_text
 from reconciler.core.matching import match_entries
-from reconciler.core.names import OWN_PREFIX, SQL_OWNER, is_name
+from reconciler.core.names import API_OWNER, OWN_PREFIX, SQL_OWNER, is_name
 from reconciler.core.schedules import find_problem
 
 if TYPE_CHECKING:
@@ -79,6 +79,29 @@ def import_entries(observed: ObservedState, *, role: str = "") -> Imported:
         jobs[entry.name] = declare_entry(entry, role=role, database=observed.facts.database)
     left.sort(key=lambda one: one.entry.jobid or 0)
     return Imported(jobs=dict(sorted(jobs.items())), left=tuple(left), workers=workers)
+
+
+def find_service_jobs(observed: ObservedState, *, role: str = "") -> dict[str, Mapping[str, Any]]:
+    """Find the jobs that were made through the service.
+
+    Args:
+        observed: What the target holds.
+        role: The role of entries that name none; "" is the connected role.
+
+    Returns:
+        By name, sorted, what is declared of each; texts are to the letter. Roles are named that files would
+        not give by themselves.
+    """
+    role = role or observed.facts.role
+    jobs: dict[str, Mapping[str, Any]] = {}
+    for name, definition in sorted(observed.definitions.items()):
+        if definition.owner != API_OWNER or definition.kind != "job" or name.startswith(OWN_PREFIX):
+            continue
+        declared = json.loads(definition.document)
+        if definition.entry is not None and definition.entry.username != role:
+            declared.setdefault("role", definition.entry.username)
+        jobs[name] = declared
+    return jobs
 
 
 def declare_entry(entry: Entry, *, role: str, database: str) -> dict[str, Any]:
