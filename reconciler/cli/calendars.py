@@ -18,13 +18,12 @@ from reconciler.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reconciler.cli.render_heat import Calendar
     from reconciler.core.specs import Spec
     from reconciler.core.state import ObservedState
+    from reconciler.core.times.calendars import Calendar
     from reconciler.core.times.timetable import Scheduled
 
 _WORDS = {"today": timedelta(0), "tomorrow": timedelta(days=1)}
-_BUSIEST = 5
 
 
 class _Day(click.ParamType["date | timedelta"]):
@@ -135,50 +134,28 @@ def _make_calendar(
     zone: str | None,
     only: tuple[str, ...],
 ) -> Calendar:
-    from reconciler.cli.render_heat import Calendar
-    from reconciler.core.times.heat import find_busiest, find_days, make_heat, make_load
-    from reconciler.core.times.herds import (
-        find_capacity,
-        find_crowded,
-        find_herds,
-        list_spreadable,
-        make_herd_load,
-    )
-    from reconciler.core.times.minutes import make_stretch
+    from reconciler.core.times.calendars import make_calendar
+    from reconciler.core.times.herds import find_capacity, list_spreadable
 
     specs = session.load_specs()
     facts = None if observed is None else observed.facts
     server_zone = _check_zone("GMT" if facts is None else facts.timezone, "the server's cron.timezone")
     scheduled = _list_scheduled(session, specs, observed, server_zone)
     zone = server_zone if zone is None else _check_zone(zone, "--zone")
-    start = _find_first(first, zone)
-    begins = find_days(start, 7 if step == 60 else 1, zone)
-    if not begins[:-1]:
-        raise ConfigError(f"there is no {start} in {zone}", remedy="give another day")
-    shown = _pick(scheduled, only)
-    load = make_load(shown, make_stretch(begins[0], begins[-1]))
-    all_of_it = make_herd_load(scheduled, start, zone)
-    capacity = find_capacity(facts)
-    places = list_spreadable(specs)
-    names = set(only)
-    herds = tuple(
-        herd
-        for herd in find_herds(all_of_it, zone, capacity, places)
-        if not names or not names.isdisjoint(herd.names)
-    )
-    starting = {*load.base, *load.list_names(load.stretch.all)}
-    return Calendar(
-        target=session.target.name,
-        heat=make_heat(load, begins, zone, step=step, crowded=find_crowded(all_of_it, capacity)),
-        load=load,
-        jobs=len(starting),
-        paused=sum(each.paused and each.name in starting for each in shown),
-        busiest=find_busiest(load, _BUSIEST),
-        herds=herds,
-        most=all_of_it.tally.find_most(all_of_it.stretch.all)[0] + len(all_of_it.base),
-        capacity=capacity,
-        places=places,
-    )
+    _refuse_unknown(scheduled, only)
+    try:
+        return make_calendar(
+            scheduled,
+            target=session.target.name,
+            first=_find_first(first, zone),
+            zone=zone,
+            capacity=find_capacity(facts),
+            step=step,
+            places=list_spreadable(specs),
+            only=only,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error), remedy="give another day") from error
 
 
 def _check_zone(zone: str, where: str) -> str:
@@ -227,9 +204,7 @@ def _list_scheduled(
         raise ConfigError(f"a job's timezone: {error} on this machine", remedy="install tzdata") from error
 
 
-def _pick(scheduled: tuple[Scheduled, ...], only: tuple[str, ...]) -> tuple[Scheduled, ...]:
-    if not only:
-        return scheduled
+def _refuse_unknown(scheduled: tuple[Scheduled, ...], only: tuple[str, ...]) -> None:
     from reconciler.core.names import find_nearest
 
     names = {each.name for each in scheduled}
@@ -240,7 +215,6 @@ def _pick(scheduled: tuple[Scheduled, ...], only: tuple[str, ...]) -> tuple[Sche
                 f"nothing named {name} is started by a clock on this target",
                 remedy=f"did you mean {nearest}?" if nearest else "look at reconciler status",
             )
-    return tuple(each for each in scheduled if each.name in only)
 
 
 def _write_svg(path: Path, made: Calendar) -> None:

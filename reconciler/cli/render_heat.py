@@ -2,62 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from reconciler.cli.render_text import clean
 from reconciler.cli.times import render_local
-from reconciler.core.names import list_some
+from reconciler.core.times.calendars import (
+    describe_calendar,
+    describe_limit,
+    has_crowds,
+    has_gaps,
+    name_columns,
+    name_levels,
+    name_row,
+    name_some,
+)
 from reconciler.core.times.heat import find_level, find_levels
 from reconciler.core.times.herd_times import DAYS
 from reconciler.core.times.herds import render_spreads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
 
-    from reconciler.core.specs import Place
-    from reconciler.core.times.heat import Busy, Cell, Heat, Load
-    from reconciler.core.times.herds import Capacity, Herd
+    from reconciler.core.times.calendars import Calendar
+    from reconciler.core.times.heat import Cell, Heat
 
 _BLOCKS: Final = "·░▒▓█"
 _LETTERS: Final = ".:+*#"
 _COLOURS: Final = (None, "blue", "cyan", "green", "yellow")
 _LABEL: Final = 7
 _WIDEST: Final = 12
-_NAMES: Final = 5
 _HERDS: Final = 5
 _LINES: Final = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calendar:
-    """What there is to show.
-
-    Attributes:
-        target: The target's name.
-        heat: The map.
-        load: What it was made of.
-        jobs: How many jobs, workers and entries start in it.
-        paused: How many of them are paused.
-        busiest: Minutes.
-        herds: Of the days to come, from the first one shown.
-        most: How many jobs start in the busiest minute of those days, with those that run all the time.
-        capacity: How many jobs the server runs at once.
-        places: Where jobs are declared that can be given a spread.
-    """
-
-    target: str
-    heat: Heat
-    load: Load
-    jobs: int
-    paused: int
-    busiest: tuple[Busy, ...]
-    herds: tuple[Herd, ...]
-    most: int
-    capacity: Capacity
-    places: Mapping[str, Place]
 
 
 def pick_step(width: int) -> int:
@@ -72,22 +49,6 @@ def pick_step(width: int) -> int:
     return next((step for step in (5, 10) if (width - _LABEL) // (60 // step) >= 6), 15)
 
 
-def render_title(calendar: Calendar) -> str:
-    """Render what is shown: how many starts of how many jobs, where, when and by whose clocks."""
-    heat = calendar.heat
-    days = f"{heat.days[0]:%a %Y-%m-%d}" + (f" to {heat.days[-1]:%a %Y-%m-%d}" if len(heat.days) > 1 else "")
-    jobs = f"{calendar.jobs} job{'' if calendar.jobs == 1 else 's'}"
-    starts = f"{heat.starts} start{'' if heat.starts == 1 else 's'}"
-    return f"{calendar.target}: {starts} of {jobs}, {days}, {heat.zone}"
-
-
-def render_columns(heat: Heat) -> list[str]:
-    """Render the heads of the columns: days, or minutes of the hour."""
-    if heat.step == 60:
-        return [f"{day:%a %d}" for day in heat.days]
-    return [f":{minute:02d}" for minute in range(0, 60, heat.step)]
-
-
 def render_calendar(calendar: Calendar, *, width: int = 80, plain: bool = False) -> str:
     """Render everything.
 
@@ -100,7 +61,7 @@ def render_calendar(calendar: Calendar, *, width: int = 80, plain: bool = False)
         Lines, some with colours.
     """
     parts = [
-        render_title(calendar),
+        describe_calendar(calendar),
         "\n".join(_render_map(calendar.heat, width, plain)),
         "\n".join(_render_notes(calendar, plain)),
         "\n".join(_render_busiest(calendar, width)),
@@ -109,34 +70,16 @@ def render_calendar(calendar: Calendar, *, width: int = 80, plain: bool = False)
     return "\n\n".join(part for part in parts if part)
 
 
-def name_some(names: Sequence[str], room: int = 80) -> str:
-    """Name the first of many.
-
-    Args:
-        names: All of them, at least one.
-        room: How many characters there are; one name is said in any case.
-
-    Returns:
-        For instance `a, b and 3 more`; five names at the most.
-    """
-    for count in range(min(len(names), _NAMES), 0, -1):
-        text = list_some(names, count)
-        if len(text) <= room:
-            break
-    return text
-
-
 def _render_map(heat: Heat, width: int, plain: bool) -> Iterator[str]:
-    heads = render_columns(heat)
+    heads = name_columns(heat)
     size = max(min((width - _LABEL) // len(heads), _WIDEST), 2)
     line = " " * _LABEL + "".join(f"{head[: size - 1]:<{size}}" for head in heads)
     yield click.style(line.rstrip(), bold=True)
     levels = find_levels(heat, len(_COLOURS) - 1)
     digits = len(str(max((cell.starts for row in heat.rows for cell in row.cells if cell), default=0)))
     for row in heat.rows:
-        label = "again" if row.again else f"{row.hour:02d}:00"
         cells = [_render_cell(cell, levels, size - 1, digits, plain=plain) for cell in row.cells]
-        yield f"{label:<{_LABEL}}{' '.join(cells)}".rstrip()
+        yield f"{name_row(row):<{_LABEL}}{' '.join(cells)}".rstrip()
 
 
 def _render_cell(cell: Cell | None, levels: tuple[int, ...], room: int, digits: int, *, plain: bool) -> str:
@@ -166,14 +109,14 @@ def _render_notes(calendar: Calendar, plain: bool) -> Iterator[str]:
     levels = find_levels(heat, len(_COLOURS) - 1)
     parts = [
         f"{click.style((_LETTERS if plain else _BLOCKS)[level], fg=_COLOURS[level])} {words}"
-        for level, words in list_level_words(levels)
+        for level, words in name_levels(levels)
     ]
     marks = [row.again for row in heat.rows]
     line = "  ".join(parts) + f" starts in the {each}" if parts else "Nothing starts."
-    if any(cell.crowded for row in heat.rows for cell in row.cells if cell):
+    if has_crowds(heat):
         line += f"  {_warn('!')} more than {calendar.capacity.limit} in one minute"
     yield line
-    if any(cell is None for row in heat.rows for cell in row.cells if not row.again):
+    if has_gaps(heat):
         yield "-- the clocks skip this time"
     if any(marks):
         yield "again: the clocks show this hour a second time"
@@ -182,16 +125,6 @@ def _render_notes(calendar: Calendar, plain: bool) -> Iterator[str]:
         yield f"Not counted, since they start every few seconds: {clean(name_some(base))}"
     if calendar.paused:
         yield f"Paused, and counted all the same: {calendar.paused}"
-
-
-def list_level_words(levels: tuple[int, ...]) -> list[tuple[int, str]]:
-    """List the levels that a map has, each with its numbers in words."""
-    found, low = [], 1
-    for number, high in enumerate(levels, 1):
-        if high >= low:
-            found.append((number, str(high) if high == low else f"{low}-{high}"))
-            low = high + 1
-    return found
 
 
 def _render_busiest(calendar: Calendar, width: int) -> Iterator[str]:
@@ -221,10 +154,3 @@ def _render_herds(calendar: Calendar, width: int) -> Iterator[str]:
                 yield f"      # and {len(lines) - _LINES} more: --json has them all"
     if len(calendar.herds) > _HERDS:
         yield f"  and {len(calendar.herds) - _HERDS} more herds: --json has them all"
-
-
-def describe_limit(capacity: Capacity) -> str:
-    """Say how many jobs the server runs at once, and how that is known."""
-    if capacity.known:
-        return f"the server runs {capacity.limit} at once (cron.max_running_jobs)"
-    return f"the server's cron.max_running_jobs cannot be seen and is taken for {capacity.limit}"

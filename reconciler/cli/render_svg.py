@@ -7,19 +7,23 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape
 
-from reconciler.cli.render_heat import (
+from reconciler.core.times.calendars import (
+    describe_calendar,
+    describe_cell,
     describe_limit,
-    list_level_words,
+    has_crowds,
+    name_columns,
+    name_levels,
+    name_row,
     name_some,
-    render_columns,
-    render_title,
+    name_time,
 )
 from reconciler.core.times.heat import find_level, find_levels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reconciler.cli.render_heat import Calendar
+    from reconciler.core.times.calendars import Calendar
     from reconciler.core.times.heat import Cell, Row
 
 _LEVELS: Final = 4
@@ -46,11 +50,11 @@ def render_svg(calendar: Calendar) -> str:
         A whole SVG document. Each field tells its numbers and names where one points at it.
     """
     heat = calendar.heat
-    width = _LEFT + len(render_columns(heat)) * _WIDE[heat.step] + 16
+    width = _LEFT + len(name_columns(heat)) * _WIDE[heat.step] + 16
     below = _TOP + len(heat.rows) * _TALL + 12
     notes = [line for note in _list_notes(calendar) for line in wrap(note, int((width - 32) / _LETTER))]
     height = below + 26 + 18 * len(notes) + 8
-    title = _spell(render_title(calendar))
+    title = _spell(describe_calendar(calendar))
     size = f'width="{width}" height="{height}"'
     box = f'viewBox="0 0 {width} {height}"'
     lines = [
@@ -109,13 +113,12 @@ def _render_colours(shades: tuple[str, ...], *, page: str, text: str, over: str,
 def _render_grid(calendar: Calendar) -> Iterator[str]:
     heat = calendar.heat
     wide = _WIDE[heat.step]
-    for number, head in enumerate(render_columns(heat)):
+    for number, head in enumerate(name_columns(heat)):
         yield f'<text x="{_LEFT + number * wide + 2}" y="{_TOP - 10}">{head}</text>'
     levels = find_levels(heat, _LEVELS)
     for number, row in enumerate(heat.rows):
         y = _TOP + number * _TALL
-        label = "again" if row.again else f"{row.hour:02d}:00"
-        yield f'<text x="16" y="{y + 14}">{label}</text>'
+        yield f'<text x="16" y="{y + 14}">{name_row(row)}</text>'
         for column, cell in enumerate(row.cells):
             x = _LEFT + column * wide
             if cell is not None:
@@ -123,7 +126,7 @@ def _render_grid(calendar: Calendar) -> Iterator[str]:
                 yield _render_cell(calendar, row, column, cell, level=level, x=x, y=y)
             elif not row.again:
                 yield (
-                    f"<g><title>{_name_time(calendar, row, column)}: the clocks skip this time</title>"
+                    f"<g><title>{name_time(heat, row, column)}: the clocks skip this time</title>"
                     f'<text class="gap" x="{x + 2}" y="{y + 14}">--</text></g>'
                 )
 
@@ -136,39 +139,19 @@ def _render_cell(calendar: Calendar, row: Row, column: int, cell: Cell, *, level
         number = f'<text class="number n{level}" x="{x + wide - 8}" y="{y + 13}">{cell.starts}</text>'
     size = f'width="{wide - 3}" height="{_TALL - 3}"'
     return (
-        f"<g><title>{_spell(_describe_cell(calendar, row, column, cell))}</title>"
+        f"<g><title>{_spell(describe_cell(calendar, row, column, cell))}</title>"
         f'<rect class="l{level}{over}" x="{x + 1}" y="{y + 1}" {size} rx="3"/>'
         f"{number}</g>"
     )
 
 
-def _name_time(calendar: Calendar, row: Row, column: int) -> str:
-    heat = calendar.heat
-    again = " again" if row.again else ""
-    if heat.step == 60:
-        return f"{heat.days[column]:%a %Y-%m-%d} {row.hour:02d}:00{again}"
-    return f"{heat.days[0]:%a %Y-%m-%d} {row.hour:02d}:{column * heat.step:02d}{again}"
-
-
-def _describe_cell(calendar: Calendar, row: Row, column: int, cell: Cell) -> str:
-    when = _name_time(calendar, row, column)
-    if not cell.starts:
-        return f"{when}: none"
-    stretch = calendar.load.stretch
-    minute = int(cell.most_at.timestamp()) // 60 - stretch.first
-    names = name_some(calendar.load.list_names(1 << minute))
-    crowded = ", more than the server runs at once" if cell.crowded else ""
-    starts = f"{cell.starts} start{'' if cell.starts == 1 else 's'}"
-    return f"{when}: {starts}; at most {cell.most} in one minute{crowded}: {names}"
-
-
 def _render_legend(calendar: Calendar, y: int) -> Iterator[str]:
     x = 16
-    for level, words in list_level_words(find_levels(calendar.heat, _LEVELS)):
+    for level, words in name_levels(find_levels(calendar.heat, _LEVELS)):
         yield f'<rect class="l{level}" x="{x}" y="{y}" width="18" height="14" rx="3"/>'
         yield f'<text x="{x + 24}" y="{y + 12}">{words}</text>'
         x += 24 + 8 * len(words) + 20
-    if any(cell.crowded for row in calendar.heat.rows for cell in row.cells if cell):
+    if has_crowds(calendar.heat):
         yield f'<rect class="l0 over" x="{x}" y="{y}" width="18" height="14" rx="3"/>'
         yield f'<text x="{x + 24}" y="{y + 12}">more than {calendar.capacity.limit} in one minute</text>'
 

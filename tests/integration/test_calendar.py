@@ -15,17 +15,17 @@ import pytest
 from click.testing import CliRunner
 
 from reconciler.cli.calendars import calendar as command
-from reconciler.cli.render_heat import Calendar, name_some, pick_step, render_calendar
+from reconciler.cli.render_heat import pick_step, render_calendar
 from reconciler.cli.render_svg import render_svg
-from reconciler.core.times.heat import find_busiest, find_days, make_heat, make_load
-from reconciler.core.times.herds import Capacity, find_crowded, find_herds, make_herd_load
-from reconciler.core.times.minutes import make_stretch
+from reconciler.core.times.calendars import make_calendar
+from reconciler.core.times.herds import Capacity
 from reconciler.core.times.timetable import Scheduled
 from reconciler.core.times.timings import make_entry_timing
 from tests.core_builders import PLACE
 from tests.declared import Site, job
 
 if TYPE_CHECKING:
+    from reconciler.core.times.calendars import Calendar
     from tests.conftest import Cli
     from tests.servers import Database
 
@@ -44,26 +44,18 @@ def scheduled(name: str, text: str, *, zone: str = "GMT", paused: bool = False) 
     )
 
 
-def make_calendar(
+def make(
     *jobs: Scheduled, first: date = MONDAY, zone: str = "GMT", step: int = 60, limit: int = 3
 ) -> Calendar:
     """Make a calendar of jobs without a database."""
-    begins = find_days(first, 7 if step == 60 else 1, zone)
-    load = make_load(jobs, make_stretch(begins[0], begins[-1]))
-    months = make_herd_load(jobs, first, zone)
-    capacity = Capacity(limit=limit, known=True)
-    places = {each.name: PLACE for each in jobs}
-    return Calendar(
+    return make_calendar(
+        jobs,
         target="test",
-        heat=make_heat(load, begins, zone, step=step, crowded=find_crowded(months, capacity)),
-        load=load,
-        jobs=len(jobs),
-        paused=sum(each.paused for each in jobs),
-        busiest=find_busiest(load, 5),
-        herds=find_herds(months, zone, capacity, places),
-        most=months.tally.find_most(months.stretch.all)[0] + len(months.base),
-        capacity=capacity,
-        places=places,
+        first=first,
+        zone=zone,
+        step=step,
+        capacity=Capacity(limit=limit, known=True),
+        places={each.name: PLACE for each in jobs},
     )
 
 
@@ -79,7 +71,7 @@ def show(calendar: Calendar, **options: Any) -> list[str]:
 
 def test_a_week_fits_into_80_columns() -> None:
     """Hours below days, with shades that say few and many without colour, and a mark for a herd."""
-    lines = show(make_calendar(*herd(), scheduled("hourly", "*/20 * * * *")))
+    lines = show(make(*herd(), scheduled("hourly", "*/20 * * * *")))
     assert lines[0] == "test: 539 starts of 6 jobs, Mon 2026-11-23 to Sun 2026-11-29, GMT"
     assert lines[2].split()[::2] == ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
     assert lines[2].split()[1::2] == [str(day) for day in range(23, 30)]
@@ -91,7 +83,7 @@ def test_a_week_fits_into_80_columns() -> None:
 
 def test_ascii_has_shades_of_its_own() -> None:
     """For pipes and old terminals."""
-    lines = show(make_calendar(*herd(), scheduled("c", "0 0 * * *")), plain=True)
+    lines = show(make(*herd(), scheduled("c", "0 0 * * *")), plain=True)
     assert "".join(lines).isascii()
     assert lines[3].split()[:3] == ["00:00", "::::::", "1"]
     assert lines[4].split()[:2] == ["01:00", "."]
@@ -101,7 +93,7 @@ def test_ascii_has_shades_of_its_own() -> None:
 @pytest.mark.parametrize("step", [60, 15, 5])
 def test_narrow_terminals_leave_the_numbers_out(width: int, step: int) -> None:
     """The map keeps to the width where that is possible, and its columns stay below their heads."""
-    lines = show(make_calendar(*herd(120), step=step), width=width)
+    lines = show(make(*herd(120), step=step), width=width)
     rows = lines[3:27]
     columns = 7 if step == 60 else 60 // step
     assert max(map(len, rows)) <= max(width, 7 + 2 * columns)
@@ -116,7 +108,7 @@ def test_the_parts_of_a_day_follow_the_width() -> None:
 
 def test_a_day_has_parts_of_the_hour() -> None:
     """Each column is five minutes of each hour."""
-    lines = show(make_calendar(scheduled("a", "1,7 8 * * *"), step=5))
+    lines = show(make(scheduled("a", "1,7 8 * * *"), step=5))
     assert lines[0] == "test: 2 starts of 1 job, Mon 2026-11-23, GMT"
     assert lines[2].split() == [f":{minute:02d}" for minute in range(0, 60, 5)]
     assert lines[11].split() == ["08:00", "░░", "1", "░░", "1", *"·" * 10]
@@ -124,10 +116,10 @@ def test_a_day_has_parts_of_the_hour() -> None:
 
 def test_hours_that_the_clocks_skip_or_repeat_are_said() -> None:
     """No number where there is no such hour, and a row for the second one."""
-    spring = show(make_calendar(scheduled("a", "0 * * * *"), first=date(2026, 3, 27), zone="Europe/Oslo"))
+    spring = show(make(scheduled("a", "0 * * * *"), first=date(2026, 3, 27), zone="Europe/Oslo"))
     assert spring[5].split() == ["02:00", *["░░░░░░", "1"] * 2, "--", *["░░░░░░", "1"] * 4]
     assert "-- the clocks skip this time" in spring
-    autumn = show(make_calendar(scheduled("a", "0 * * * *"), first=date(2026, 10, 24), zone="Europe/Oslo"))
+    autumn = show(make(scheduled("a", "0 * * * *"), first=date(2026, 10, 24), zone="Europe/Oslo"))
     assert autumn[5].split()[0] == "02:00"
     assert autumn[6].split() == ["again", "--", "░░░░░░", "1", *["--"] * 5]
     assert "again: the clocks show this hour a second time" in autumn
@@ -136,7 +128,7 @@ def test_hours_that_the_clocks_skip_or_repeat_are_said() -> None:
 
 def test_busiest_minutes_and_herds_are_listed() -> None:
     """With their names, the smallest spread, and what to paste."""
-    lines = show(make_calendar(*herd(7), scheduled("fast", "5 seconds")))
+    lines = show(make(*herd(7), scheduled("fast", "5 seconds")))
     assert "Not counted, since they start every few seconds: fast" in lines
     assert "  2026-11-23 03:00Z    7  night-0, night-1, night-2 and 4 more (7 times)" in lines
     start = lines.index("Herds within 35 days; the server runs 3 at once (cron.max_running_jobs)")
@@ -149,7 +141,7 @@ def test_busiest_minutes_and_herds_are_listed() -> None:
 
 def test_no_herds_are_said_with_the_most() -> None:
     """So that one sees how near it is."""
-    lines = show(make_calendar(*herd(3)))
+    lines = show(make(*herd(3)))
     assert lines[-1] == (
         "No herds: at most 3 start in one minute of 35 days; "
         "the server runs 3 at once (cron.max_running_jobs)"
@@ -158,42 +150,32 @@ def test_no_herds_are_said_with_the_most() -> None:
 
 def test_nothing_at_all() -> None:
     """An empty target has an empty map."""
-    lines = show(make_calendar())
+    lines = show(make())
     assert "Nothing starts." in lines
     assert "Busiest minutes" not in lines
 
 
 def test_long_advice_is_cut() -> None:
     """A herd of hundreds does not push the map off the screen."""
-    lines = show(make_calendar(*herd(60), limit=30))
+    lines = show(make(*herd(60), limit=30))
     assert "      # and 41 more: --json has them all" in lines
 
 
 def test_paused_jobs_are_said() -> None:
     """Their entries fire all the same."""
-    assert "Paused, and counted all the same: 1" in show(
-        make_calendar(scheduled("a", "0 0 * * *", paused=True))
-    )
+    assert "Paused, and counted all the same: 1" in show(make(scheduled("a", "0 0 * * *", paused=True)))
 
 
 def test_names_cannot_write_to_the_terminal() -> None:
     """Entries of nobody have any name."""
-    assert "\x1b" not in click.unstyle(render_calendar(make_calendar(scheduled("\x1b[2Ja", "0 0 * * *"))))
-
-
-def test_names_fit_where_they_are_said() -> None:
-    """One in any case, five at the most, and all where they are few."""
-    assert name_some(("a", "b", "c"), 16) == "a, b, c"
-    assert name_some(("first", "second"), 13) == "first, second"
-    assert name_some(("first", "second"), 12) == "first and 1 more"
-    assert name_some(tuple("abcdefg")) == "a, b, c, d, e and 2 more"
+    assert "\x1b" not in click.unstyle(render_calendar(make(scheduled("\x1b[2Ja", "0 0 * * *"))))
 
 
 def test_a_load_that_hardly_changes_is_of_one_shade() -> None:
     """One start more among many is no heat; twice as many are."""
-    lines = show(make_calendar(scheduled("a", "* * * * *"), scheduled("b", "0 3 * * *")))
+    lines = show(make(scheduled("a", "* * * * *"), scheduled("b", "0 3 * * *")))
     assert "░ 1-61 starts in the hour" in lines
-    lines = show(make_calendar(scheduled("a", "*/10 * * * *"), scheduled("b", "*/10 3 * * *")))
+    lines = show(make(scheduled("a", "*/10 * * * *"), scheduled("b", "*/10 3 * * *")))
     assert "░ 1-7  ▒ 8-9  ▓ 10-11  █ 12 starts in the hour" in lines
 
 
@@ -204,7 +186,7 @@ def draw(calendar: Calendar) -> ET.Element:
 
 def test_the_picture_has_a_field_for_each_cell() -> None:
     """Each tells its numbers and names, and a herd shows."""
-    root = draw(make_calendar(*herd()))
+    root = draw(make(*herd()))
     assert root.tag == f"{SVG}svg"
     assert root.attrib["role"] == "img"
     named = {element.attrib["id"] for element in root.iter() if "id" in element.attrib}
@@ -225,7 +207,7 @@ def test_the_picture_has_a_field_for_each_cell() -> None:
 
 def test_all_of_the_picture_lies_within_it() -> None:
     """In a day of 25 hours too."""
-    root = draw(make_calendar(*herd(), first=date(2026, 10, 25), zone="Europe/Oslo", step=5))
+    root = draw(make(*herd(), first=date(2026, 10, 25), zone="Europe/Oslo", step=5))
     width, height = int(root.attrib["width"]), int(root.attrib["height"])
     assert root.attrib["viewBox"] == f"0 0 {width} {height}"
     for element in root.iter():
@@ -239,7 +221,7 @@ def test_all_of_the_picture_lies_within_it() -> None:
 
 def test_a_skipped_hour_is_drawn_as_such() -> None:
     """It has no field, and says why."""
-    root = draw(make_calendar(scheduled("a", "0 * * * *"), first=date(2026, 3, 27), zone="Europe/Oslo"))
+    root = draw(make(scheduled("a", "0 * * * *"), first=date(2026, 3, 27), zone="Europe/Oslo"))
     fields = [group.findtext(f"{SVG}title") or "" for group in root.iter(f"{SVG}g")]
     assert [field for field in fields if "skip" in field] == [
         "Sun 2026-03-29 02:00: the clocks skip this time"
@@ -248,12 +230,12 @@ def test_a_skipped_hour_is_drawn_as_such() -> None:
 
 def test_the_picture_needs_nothing_and_runs_nothing() -> None:
     """One file without scripts, links and references; light and dark; the same bytes each time."""
-    text = render_svg(make_calendar(*herd()))
-    assert text == render_svg(make_calendar(*herd()))
+    text = render_svg(make(*herd()))
+    assert text == render_svg(make(*herd()))
     assert text.count("http") == 1  # its own namespace
     assert not re.search(r"<script|<image|<use|<foreignObject|href|url\(|@import|\son\w+=", text)
     assert text.count("prefers-color-scheme:dark") == 1
-    style = draw(make_calendar(*herd())).findtext(f"{SVG}style") or ""
+    style = draw(make(*herd())).findtext(f"{SVG}style") or ""
     light, dark = style.split("@media (prefers-color-scheme:dark){")
     for level in range(5):
         assert f".l{level}{{" in light
@@ -263,7 +245,7 @@ def test_the_picture_needs_nothing_and_runs_nothing() -> None:
 
 def test_hostile_names_stay_text() -> None:
     """Whatever an entry is called, the picture is XML, and the name is no part of its structure."""
-    calendar = make_calendar(scheduled(HOSTILE, "0 0 * * *"), scheduled("5s" + HOSTILE, "5 seconds"), limit=9)
+    calendar = make(scheduled(HOSTILE, "0 0 * * *"), scheduled("5s" + HOSTILE, "5 seconds"), limit=9)
     calendar = replace(calendar, target=HOSTILE)
     root = draw(calendar)
     render_svg(calendar).encode()
