@@ -54,10 +54,16 @@ def maker() -> Maker:
     return Maker()
 
 
+def count_waiting(maker: Maker) -> int:
+    """Count who waits for the number that is being made."""
+    pending = maker.answers._pending.get("number")
+    return 0 if pending is None else len(pending._waiters)  # type: ignore[attr-defined] # nothing else tells
+
+
 def ask(pool: ThreadPoolExecutor, maker: Maker, count: int, **options: float) -> Callable[[], list[object]]:
     """Let many ask while the gate is closed; the result waits for their answers."""
     asked = [pool.submit(maker.find, **options) for _ in range(count)]
-    wait_until(lambda: maker.begun > 0, seconds=5, what="the first began")
+    wait_until(lambda: count_waiting(maker) == count, seconds=5, what="all wait")
     return lambda: [one.exception(10) or one.result() for one in asked]
 
 
