@@ -96,8 +96,8 @@ class Service:
     answers: SharedAnswers = field(default_factory=SharedAnswers, compare=False)
 
 
-def find_service(request: Request) -> Service:
-    """Find what the application of a request was made with."""
+async def find_service(request: Request) -> Service:
+    """Find what the application of a request was made with; what is no coroutine would cost a thread."""
     service: Service = request.app.state.service
     return service
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 import psycopg
 from fastapi import APIRouter, Body, Header, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from reconciler.core.durations import parse_duration
 from reconciler.database.control import pause_jobs, resume_jobs
@@ -67,7 +67,7 @@ class PauseBody(BaseModel):
     reason: Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\u0000]*$")] = ""
 
 
-@router.get("", summary="List jobs, by name")
+@router.get("", response_model=JobList, summary="List jobs, by name")
 def list_jobs(
     service: ServiceDep,
     _: Reader,
@@ -81,11 +81,13 @@ def list_jobs(
     state: State | None = None,
     own: Annotated[bool, Query(description="Whether reconciler's own entries are listed")] = False,
     cursor: Cursor = None,
-) -> JobList:
+) -> Response:
     """List what runs by the clock or after other jobs: what is declared, and what nobody declared."""
-    return list_page(
+    page = list_page(
         service, limit=limit, query=q, owner=owner, kind=kind, state=state, own=own, cursor=cursor
     )
+    # Made of our own models: to check it once more would cost a thread, and half of the time of the answer.
+    return Response(page.model_dump_json(), media_type="application/json")
 
 
 @router.get(
@@ -99,7 +101,8 @@ def show_job(service: ServiceDep, _: Reader, name: JobName) -> Response:
     zone = find_zone(service)
     with service.connections.connection() as conn:
         details, etag = describe(service, conn, look_at(conn, name, zone=zone), zone=zone)
-    return JSONResponse(details.model_dump(mode="json"), headers={"ETag": etag} if etag else {})
+    headers = {"ETag": etag} if etag else {}
+    return Response(details.model_dump_json(), headers=headers, media_type="application/json")
 
 
 @router.get(

@@ -72,8 +72,12 @@ class ScheduledJob(BaseModel):
 class JobList(Page[ScheduledJob]):
     """One page of jobs."""
 
-    total: Annotated[int, Field(description="How many fit the search, on all pages")]
-    counts: Annotated[dict[State, int], Field(description="How many of all are in each state")]
+    total: Annotated[
+        int, Field(description="How many fit the search, on all pages; may be of two seconds ago")
+    ]
+    counts: Annotated[
+        dict[State, int], Field(description="How many of all are in each state; of the same moment")
+    ]
     hides_entries: Annotated[
         bool,
         Field(

@@ -10,7 +10,14 @@ import psycopg
 from reconciler.core.imports.entries import declare_entry
 from reconciler.core.names import find_nearest, is_name
 from reconciler.core.state import Entry
-from reconciler.database.job_pages import find_job, list_job_names, read_declaration, read_job_page
+from reconciler.database.job_pages import (
+    count_jobs,
+    find_job,
+    list_job_names,
+    read_declaration,
+    read_job_page,
+    read_named_page,
+)
 from reconciler.database.observe import observe_facts
 from reconciler.loader.written_specs import make_declaration, render_sections
 
@@ -20,12 +27,16 @@ from .paging import decode_cursor, encode_cursor
 from .problems import ProblemError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from reconciler.database.job_pages import JobDeclaration, ListedJob
+    from reconciler.database.status import State
 
     from .context import Service
 
 _ZONE_AGE: Final = 30.0
 _PATIENCE: Final = 10.0
+_COUNT_AGE: Final = 2.0
 
 
 def find_zone(service: Service) -> str:
@@ -65,16 +76,36 @@ def list_page(service: Service, *, limit: int, cursor: str | None, **options: An
     if place is not None and None in place:
         raise ProblemError(422, "query.cursor: there is no such place in this list", "send it as it came")
     zone = find_zone(service)
-    with service.connections.connection() as conn:
-        after = None if place is None else (place[0], place[1])
-        page = read_job_page(conn, zone=zone, limit=limit, after=after, **options)
+    after = None if place is None else (place[0], place[1])
+    if options.get("query") or options.get("state"):
+        with service.connections.connection() as conn:
+            page = read_job_page(conn, zone=zone, limit=limit, after=after, **options)
+        total, counts = page.total, page.counts
+    else:
+        named = {key: value for key, value in options.items() if key not in ("query", "state")}
+        with service.connections.connection() as conn:
+            page = read_named_page(conn, zone=zone, limit=limit, after=after, **named)
+        total, counts = _count(service, **named)
     return JobList(
         items=[make_scheduled(job) for job in page.jobs],
         next_cursor=None if page.next is None else encode_cursor(page.next),
-        total=page.total,
-        counts=dict(page.counts),
+        total=total,
+        counts=dict(counts),
         hides_entries=page.is_hiding,
     )
+
+
+def _count(service: Service, **options: Any) -> tuple[int, Mapping[State, int]]:
+    """Count jobs, all of which have to be looked at: once in a moment for all who ask for the same."""
+
+    def read() -> tuple[int, Mapping[State, int]]:
+        with service.connections.connection() as conn:
+            return count_jobs(conn, **options)
+
+    if options.get("owner") is not None:  # anybody may make up any number of them
+        return read()
+    name = f"jobs {options.get('kind')} {options.get('own')}"
+    return service.answers.find(name, read, max_age=_COUNT_AGE, patience=_PATIENCE, stale=30.0).value
 
 
 def look_at(conn: psycopg.Connection[Any], name: str, *, zone: str) -> ListedJob:

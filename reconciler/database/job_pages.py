@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, LiteralString
 
@@ -14,7 +15,7 @@ from .queries import load_queries
 from .status import JobStatus, State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import psycopg
 
@@ -129,7 +130,92 @@ def read_job_page(
         "limit": limit + 1,
         "own": own,
     }
-    rows = _read(conn, "find_page", values)
+    return _make_page(_read(conn, ("find_page", "describe_page"), values), limit)
+
+
+def read_named_page(
+    conn: psycopg.Connection,
+    *,
+    zone: str,
+    owner: str | None = None,
+    kind: str | None = None,
+    after: tuple[str, int] | None = None,
+    limit: int = 50,
+    own: bool = False,
+) -> JobPage:
+    """Read a page as `read_job_page` does, but without a look at the jobs that are not on it.
+
+    Args:
+        conn: As there.
+        zone: As there.
+        owner: As there.
+        kind: As there.
+        after: As there.
+        limit: As there.
+        own: As there.
+
+    Returns:
+        The page, whose total and counts are nothing: `count_jobs` knows them.
+
+    Raises:
+        MigrationError: As there.
+    """
+    values = {
+        "zone": zone,
+        "owner": owner,
+        "kind": kind,
+        "after_name": None if after is None else after[0],
+        "after_number": None if after is None else after[1],
+        "limit": limit + 1,
+        "own": own,
+    }
+    return _make_page(_read(conn, ("find_named_page", "fare_page", "describe_page"), values), limit)
+
+
+def count_jobs(
+    conn: psycopg.Connection,
+    *,
+    query: str | None = None,
+    owner: str | None = None,
+    kind: str | None = None,
+    state: State | None = None,
+    own: bool = False,
+) -> tuple[int, Mapping[State, int]]:
+    """Count jobs; every one of them is looked at.
+
+    Args:
+        conn: As for `read_job_page`.
+        query: As there.
+        owner: As there.
+        kind: As there.
+        state: As there.
+        own: As there.
+
+    Returns:
+        How many fit, and how many of all are in each state.
+
+    Raises:
+        MigrationError: As there.
+    """
+    values = {
+        "query": query or None,
+        "owner": owner,
+        "kind": kind,
+        "state": state,
+        "after_name": None,
+        "after_number": None,
+        "limit": 0,
+        "own": own,
+    }
+    queries = load_queries("job_pages")
+    with _translated(), conn.transaction():
+        conn.execute(queries["disable_jit"])
+        row = conn.execute(queries["find_page"] + queries["count_page"], values).fetchone()
+    assert row is not None  # noqa: S101 - it selects one row
+    return row[0], row[1] or {}
+
+
+def _make_page(rows: list[_Row], limit: int) -> JobPage:
     # Where nothing fits there is one row without a job.
     jobs = tuple(row.job for row in rows[:limit] if row.job is not None)
     following = (jobs[-1].name, rows[limit - 1].number) if len(rows) > limit else None
@@ -155,7 +241,9 @@ def find_job(conn: psycopg.Connection, name: str, *, zone: str) -> ListedJob | N
     """
     is_number = name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS
     values = {"name": name, "jobid": int(name) if is_number else None, "zone": zone}
-    return _read(conn, "find_job", values)[0].job
+    rest: tuple[LiteralString, ...] = ("fare_page", "describe_page")
+    found = _read(conn, ("find_declared", *rest), {"name": name, "zone": zone})[0].job
+    return found or _read(conn, ("find_job", *rest), values)[0].job
 
 
 def read_declaration(conn: psycopg.Connection, job: ListedJob) -> JobDeclaration:
@@ -170,7 +258,7 @@ def read_declaration(conn: psycopg.Connection, job: ListedJob) -> JobDeclaration
     """
     values = {"name": None if job.kind == "entry" else job.name, "jobid": job.jobid}
     with conn.cursor(row_factory=class_row(JobDeclaration)) as cursor:
-        row = cursor.execute(load_queries("job_pages")["read_declaration"], values).fetchone()
+        row = cursor.execute(load_queries("job_pages")["read_declaration"], values, prepare=True).fetchone()
     assert row is not None  # noqa: S101 - it selects one row
     return row
 
@@ -193,13 +281,25 @@ class _Row:
     job: ListedJob | None
 
 
-def _read(conn: psycopg.Connection, which: LiteralString, values: Mapping[str, object]) -> list[_Row]:
+def _read(
+    conn: psycopg.Connection, parts: tuple[LiteralString, ...], values: Mapping[str, object]
+) -> list[_Row]:
+    """Read jobs by a query of several parts; its plan is kept where the connection allows that."""
     queries = load_queries("job_pages")
-    query = queries[which] + queries["describe_page"]
-    try:
-        with conn.transaction(), conn.cursor(row_factory=dict_row, binary=True) as cursor:
+    is_large = parts[0] == "find_page"
+    with _translated(), conn.cursor(row_factory=dict_row, binary=True) as cursor:
+        query = "".join([queries[part] for part in parts])
+        if not is_large:
+            return [_make_row(row) for row in cursor.execute(query, values, prepare=True)]
+        with conn.transaction():
             conn.execute(queries["disable_jit"])
             return [_make_row(row) for row in cursor.execute(query, values)]
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
     except (UndefinedColumn, UndefinedTable) as error:
         raise MigrationError(
             "the schema reconciler on this target is of an earlier release", remedy="run reconciler migrate"

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _CONNECT_TIMEOUT: Final = 3
 """Seconds: who asks over HTTP wants to hear soon that there is no server."""
+_ASKED_FOR: Final = 2**31
+"""After so many executions a statement is kept on the server: at once where it is asked for, else never."""
 _TRUST: Final = 5.0
 """Seconds for which a connection that nobody used is taken for a good one; later it is asked."""
 _SLOW: Final = 1.0
@@ -69,6 +71,7 @@ class ThreadConnections:
         self._patience = patience
         self._limit = statement_limit
         self._idle: list[tuple[psycopg.Connection[Any], float]] = []
+        self._keeps_statements = True
         self._is_closed = False
         self._door = threading.Lock()
         self._failure: ConnectError | None = None
@@ -153,17 +156,19 @@ class ThreadConnections:
 
     def _connect(self) -> psycopg.Connection[Any]:
         try:
-            # Behind a pooler in transaction mode a prepared statement is not found again.
+            # Behind a pooler in transaction mode a prepared statement is not found again, see below.
             conn = psycopg.connect(self._dsn, autocommit=True, prepare_threshold=None)
         except psycopg.Error as error:
             failure = translate_connect(error, self._where)
             self._failure, self._failed_at = failure, time.monotonic()
             raise self._tell(failure) from error
         try:
-            conn.execute(
-                load_queries("connections")["limit_statements"],
+            row = conn.execute(
+                load_queries("connections")["prepare_session"],
                 {"limit": str(round(self._limit * 1000)), "pid": conn.info.backend_pid},
-            )
+            ).fetchone()
+            if row is not None and row[0] and self._keeps_statements:
+                conn.prepare_threshold = _ASKED_FOR
         except psycopg.Error as error:
             conn.close()
             raise translate(error, self._where, lost=True) from error
@@ -178,6 +183,16 @@ class ThreadConnections:
             # The others are of before: a server that is back does not know them, or is another one.
             conn.close()
             self._drop_idle()
+        elif isinstance(error, errors.InvalidSqlStatementName | errors.DuplicatePreparedStatement):
+            # A pooler that tells the number of one session and takes another: from now on nothing is kept.
+            self._keeps_statements = False
+            conn.close()
+            self._drop_idle()
+            return self._tell(
+                BusyError(
+                    f"a pooler stands before {self._where}, and did not tell so", remedy="call again, once"
+                )
+            )
         elif isinstance(error, errors.QueryCanceled | errors.LockNotAvailable):
             return self._tell(
                 BusyError(

@@ -103,6 +103,58 @@ WITH listed AS MATERIALIZED (
      LIMIT %(limit)s
 )
 
+-- name: find_named_page
+-- The same page where no state is asked for: its names first, and nothing is judged that is not on it.
+WITH head AS (
+    SELECT 0::bigint AS total, NULL::json AS counts, row_security_active('cron.job') AS is_hiding
+), declared AS MATERIALIZED (
+    SELECT d.name COLLATE "C" AS name, 0::bigint AS number, d.kind, d.owner, d.jobid, d.retired_until, d.spec
+      FROM reconciler.definitions d
+     WHERE d.kind IN ('job', 'worker') AND (%(kind)s::text IS NULL OR d.kind = %(kind)s)
+       AND (%(owner)s::text IS NULL OR d.owner = %(owner)s) AND (%(own)s OR NOT starts_with(d.name, 'reconciler-'))
+       AND (%(after_name)s::text IS NULL OR d.name COLLATE "C" > %(after_name)s COLLATE "C"
+            OR d.name COLLATE "C" = %(after_name)s COLLATE "C" AND 0 > %(after_number)s::bigint)
+     ORDER BY d.name COLLATE "C"
+     LIMIT %(limit)s
+), strangers AS MATERIALIZED (
+    SELECT coalesce(j.jobname::text, '') COLLATE "C" AS name, j.jobid AS number
+      FROM cron.job j
+     WHERE coalesce(%(kind)s::text, 'entry') = 'entry' AND coalesce(%(owner)s::text, '') = ''
+       AND (%(own)s OR NOT starts_with(coalesce(j.jobname::text, ''), 'reconciler-'))
+       AND (%(after_name)s::text IS NULL
+            OR (coalesce(j.jobname::text, '') COLLATE "C", j.jobid) > (%(after_name)s COLLATE "C", %(after_number)s::bigint))
+       -- What comes behind a full page of declared ones is not on it.
+       AND ((SELECT count(*) FROM declared) < %(limit)s
+            OR coalesce(j.jobname::text, '') COLLATE "C" <= (SELECT max(name) FROM declared))
+       -- As a rule an entry bears the name that it is declared under, which is quick to see.
+       AND (SELECT d.jobid FROM reconciler.definitions d WHERE d.name = j.jobname::text) IS DISTINCT FROM j.jobid
+), listed AS MATERIALIZED (
+    -- Not before: the specs of all others would be read for it.
+    SELECT name, number, kind, owner, jobid, retired_until, coalesce(spec ->> 'mode', '') = 'direct' AS is_direct
+      FROM declared
+     UNION ALL
+    SELECT t.name, t.number, 'entry', '', t.number, NULL, true
+      FROM strangers t
+     WHERE NOT EXISTS (SELECT FROM reconciler.definitions d WHERE d.jobid = t.number)
+     ORDER BY name, number
+     LIMIT %(limit)s
+)
+
+-- name: count_page
+-- How many there are, without a page.
+SELECT head.total, head.counts, head.is_hiding FROM head;
+
+-- name: find_declared
+-- One job or worker by its name, as most are asked for: one plan serves all names, and is kept.
+WITH head AS (
+    SELECT 0::bigint AS total, NULL::json AS counts, row_security_active('cron.job') AS is_hiding
+), listed AS (
+    SELECT d.name, 0::bigint AS number, d.kind, d.owner, d.jobid, d.retired_until,
+           coalesce(d.spec ->> 'mode', '') = 'direct' AS is_direct
+      FROM reconciler.definitions d
+     WHERE d.kind IN ('job', 'worker') AND d.name = %(name)s
+)
+
 -- name: find_job
 -- One job, worker or entry, by its name, else by pg_cron's number; what is declared goes first.
 WITH head AS (
@@ -121,6 +173,26 @@ WITH head AS (
        AND NOT EXISTS (SELECT FROM reconciler.definitions d WHERE d.jobid = j.jobid)
      ORDER BY is_named DESC, number
      LIMIT 1
+)
+
+-- name: fare_page
+-- How the few that are listed fare; each table is looked into by an index, job by job, but pg_cron's records, which are
+-- left alone where no job is direct.
+, recent AS MATERIALIZED (
+    SELECT r.jobid, r.runid, r.status, r.start_time
+      FROM cron.job_run_details r
+      JOIN listed a ON a.jobid = r.jobid AND a.is_direct
+     WHERE EXISTS (SELECT FROM listed l WHERE l.is_direct)
+       AND r.runid > (SELECT coalesce(max(runid), 0) - 20000 FROM cron.job_run_details)
+), details AS (
+    SELECT r.jobid,
+           max(r.start_time) FILTER (WHERE r.runid = ends.last AND r.status NOT IN ('succeeded', 'failed')) AS running_since,
+           -- The newest failures, down to the newest success.
+           count(*) FILTER (WHERE r.status = 'failed')                                   AS failures
+      FROM recent r
+      JOIN (SELECT jobid, max(runid) AS last, max(runid) FILTER (WHERE status = 'succeeded') AS good
+              FROM recent GROUP BY jobid) AS ends ON ends.jobid = r.jobid AND r.runid > coalesce(ends.good, 0)
+     GROUP BY r.jobid
 ), page AS (
     SELECT a.*, j.schedule, j.active, o.status = 'pending' AND o.active AS is_waiting, o.run_at AS waits_until,
            a.jobid IS NOT NULL AND j.jobid IS NULL AND row_security_active('cron.job') AS is_hidden,
@@ -135,26 +207,18 @@ WITH head AS (
       LEFT JOIN cron.job j ON j.jobid = a.jobid
       LEFT JOIN LATERAL (
            SELECT s.consecutive_failures FROM reconciler.job_states s
-            WHERE s.name = a.name AND NOT a.is_direct OFFSET 0) AS s ON true
-      LEFT JOIN reconciler.jobs_open o ON o.job_name = a.name AND o.once AND a.kind <> 'entry'
-      LEFT JOIN reconciler.pauses p ON p.job_name = a.name AND a.kind <> 'entry' AND (p.until IS NULL OR p.until > now())
-      LEFT JOIN LATERAL (
-           SELECT max(r.start_time) FILTER (WHERE r.place = 1 AND r.status NOT IN ('succeeded', 'failed')) AS running_since,
-                  count(*) FILTER (WHERE r.status = 'failed' AND r.good = 0)                          AS failures
-             FROM (SELECT r.start_time, r.status, row_number() OVER newest AS place,
-                          count(*) FILTER (WHERE r.status = 'succeeded') OVER newest AS good
-                     FROM cron.job_run_details r
-                    WHERE a.is_direct AND r.jobid = a.jobid
-                      AND r.runid > (SELECT coalesce(max(runid), 0) - 20000 FROM cron.job_run_details)
-                   WINDOW newest AS (ORDER BY r.runid DESC)) AS r) AS details ON true
+            WHERE s.name = a.name COLLATE "default" AND NOT a.is_direct OFFSET 0) AS s ON true
+      LEFT JOIN reconciler.jobs_open o ON o.job_name = a.name COLLATE "default" AND o.once AND a.kind <> 'entry'
+      LEFT JOIN reconciler.pauses p ON p.job_name = a.name COLLATE "default" AND a.kind <> 'entry' AND (p.until IS NULL OR p.until > now())
+      LEFT JOIN details ON a.is_direct AND details.jobid = a.jobid
       LEFT JOIN LATERAL (
            SELECT max(l.run_at) AS since, bool_and(coalesce(q.status = 'pending', false)) AS is_queued
              FROM reconciler.cron_execution_log l
              LEFT JOIN reconciler.jobs_open q ON l.handed_over AND q.id = l.queued_job_id
-            WHERE l.status = 'running' AND l.job_name = a.name AND a.kind <> 'entry') AS running ON true
+            WHERE l.status = 'running' AND l.job_name = a.name COLLATE "default" AND a.kind <> 'entry') AS running ON true
       LEFT JOIN LATERAL (
            SELECT count(*) AS found, bool_or(kind = 'missed') AS has_missed
-             FROM reconciler.alerts WHERE resolved_at IS NULL AND job_name = a.name AND a.kind <> 'entry') AS open_alerts ON true
+             FROM reconciler.alerts WHERE resolved_at IS NULL AND job_name = a.name COLLATE "default" AND a.kind <> 'entry') AS open_alerts ON true
 )
 
 -- name: describe_page
@@ -165,7 +229,8 @@ WITH head AS (
            row_number() OVER (PARTITION BY r.jobid ORDER BY r.runid DESC) AS place
       FROM cron.job_run_details r
       JOIN page a ON a.jobid = r.jobid AND a.is_direct
-     WHERE r.runid > (SELECT coalesce(max(runid), 0) - 20000 FROM cron.job_run_details)
+     WHERE EXISTS (SELECT FROM page l WHERE l.is_direct)
+       AND r.runid > (SELECT coalesce(max(runid), 0) - 20000 FROM cron.job_run_details)
 ), direct AS (
     SELECT n.jobid,
            max(n.status) FILTER (WHERE n.place = 1)     AS status,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import fields
+from itertools import product
 from typing import Any, get_args
 
 import pytest
 
 from reconciler.database.connect import connect
-from reconciler.database.job_pages import JobPage, find_job, read_job_page
+from reconciler.database.job_pages import JobPage, count_jobs, find_job, read_job_page, read_named_page
 from reconciler.database.migrate import load_migrations
 from reconciler.database.queries import load_queries
 from reconciler.database.status import JobStatus, State, read_status
@@ -105,6 +106,29 @@ def test_a_page_tells_what_the_status_tells(site: Site) -> None:
     assert set(expected) == set(get_args(State))
     assert page.counts == Counter(one.state for one in status.values())
     assert (page.total, page.next, page.is_hiding) == (len(status), None, False)
+
+
+def test_a_page_without_a_state_is_the_same_found_by_its_names(site: Site) -> None:
+    """Page by page, of whatever size: the same jobs with the same facts, and the counts are told apart."""
+    make_every_state(site)
+    site.run("SELECT cron.schedule('a', %s, 'SELECT 1')", NEVER)
+    site.run("SELECT cron.schedule('zz', %s, 'SELECT 1')", NEVER)
+    site.run("SELECT cron.schedule('0 0 29 2 *', 'SELECT 2')")
+    with connect(site.dsn) as conn, conn.transaction():
+        for own, kind, owner in product(
+            (True, False), (None, "job", "worker", "entry"), (None, "shop", "kitchen", "")
+        ):
+            options: dict[str, Any] = {"own": own, "kind": kind, "owner": owner}
+            for limit in (1, 4, 50):
+                place = None
+                while True:
+                    page = read_job_page(conn, zone="GMT", after=place, limit=limit, **options)
+                    named = read_named_page(conn, zone="GMT", after=place, limit=limit, **options)
+                    assert (named.jobs, named.next) == (page.jobs, page.next)
+                    place = page.next
+                    if place is None:
+                        break
+            assert count_jobs(conn, **options) == (page.total, page.counts)
 
 
 def test_pages_follow_one_another(site: Site) -> None:

@@ -23,7 +23,7 @@ from reconciler.errors import (
     RightsError,
 )
 from reconciler.runtime.thread_connections import ThreadConnections
-from tests.pooler import run_shared_pooler
+from tests.pooler import run_pooler, run_shared_pooler
 from tests.servers import wait_until
 
 if TYPE_CHECKING:
@@ -327,3 +327,33 @@ def test_a_text_that_is_no_connection_string_is_said_at_once() -> None:
     with pytest.raises(ConfigError) as raised:
         ThreadConnections("hunter2")
     assert "hunter2" not in str(raised.value)
+
+
+def test_statements_are_kept_on_the_server_where_that_is_asked_for(
+    connections: ThreadConnections, site: Site
+) -> None:
+    """Only those, and only where a session stays the same: not behind a pooler that takes turns."""
+    count = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE 'SELECT 7%%'"
+    with connections.connection() as conn:
+        for _ in range(8):
+            conn.execute("SELECT 7 + %s::int", [1])
+        assert conn.execute(count).fetchone() == (0,)
+        conn.execute("SELECT 7 + %s::int", [1], prepare=True)
+        assert conn.execute(count).fetchone() == (1,)
+        assert conn.execute("SHOW jit").fetchone() == ("off",)
+    with run_shared_pooler(site.dsn, size=2) as dsn:
+        pooled = ThreadConnections(dsn, most=1)
+        with pooled.connection() as conn:
+            for _ in range(8):
+                assert conn.execute("SELECT 7 + %s::int", [1], prepare=True).fetchone() == (8,)
+        pooled.close()
+
+
+def test_a_pooler_that_is_not_known_as_one_is_found_out(site: Site) -> None:
+    """It tells the number of a session and takes another: one request fails, and none after it."""
+    with run_pooler(site.dsn, stay=3) as dsn:
+        pooled = ThreadConnections(dsn, most=1)
+        with pytest.raises(BusyError, match="pooler"), pooled.connection() as conn:
+            _ = [conn.execute("SELECT 7 + %s::int", [1], prepare=True) for _ in range(8)]
+        assert not pooled._keeps_statements
+        pooled.close()
