@@ -57,7 +57,7 @@ def maker() -> Maker:
 def count_waiting(maker: Maker) -> int:
     """Count who waits for the number that is being made."""
     pending = maker.answers._pending.get("number")
-    return 0 if pending is None else len(pending._waiters)  # type: ignore[attr-defined] # nothing else tells
+    return 0 if pending is None else len(pending._waiters)
 
 
 def ask(pool: ThreadPoolExecutor, maker: Maker, count: int, **options: float) -> Callable[[], list[object]]:
