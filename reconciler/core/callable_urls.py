@@ -80,7 +80,7 @@ def read_called_host(url: str, allowed: Collection[str] = ()) -> CalledHost:
 
     Args:
         url: As written.
-        allowed: Hosts that may be called wherever they lead, in small letters; `host` or `host:port`.
+        allowed: Hosts that may be called wherever they lead: `host` or `host:port`, in any case.
 
     Returns:
         The host. What it resolves to is still to be judged, unless it is allowed.
@@ -105,7 +105,7 @@ def read_called_host(url: str, allowed: Collection[str] = ()) -> CalledHost:
         raise ForbiddenUrlError(f"there is no port {port}", "write one from 1 to 65535")
     literal = authority["literal"]
     name = _read_literal(literal) if literal is not None else _read_name(authority["host"])
-    is_allowed = not {name, f"{name}:{port}"}.isdisjoint(allowed)
+    is_allowed = not {name, f"{name}:{port}"}.isdisjoint(one.lower() for one in allowed)
     address = _read_address(name)
     if not is_allowed:
         if name == "localhost" or name.endswith(".localhost"):

@@ -210,6 +210,13 @@ def test_what_cannot_be_cancelled_is_refused(site: Site, registry: Registry) -> 
     assert site.everything() == before
 
 
+@pytest.mark.parametrize("owner", ["sql", "api"])
+def test_owners_of_what_others_make_are_refused(conn: Connection[Any], owner: str) -> None:
+    """Workers made in SQL and jobs of the service are nobody else's."""
+    with pytest.raises(ConfigError, match=f"'{owner}' is the owner of"):
+        Registry(conn, owner)
+
+
 def test_a_role_without_rights_is_told_so(site: Site, registry: Registry) -> None:
     """Before anything is changed."""
     site.run("CREATE ROLE bob LOGIN; GRANT USAGE ON SCHEMA cron TO bob")

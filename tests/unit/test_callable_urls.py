@@ -137,7 +137,7 @@ def test_a_name_without_an_address_is_refused() -> None:
         ("http://localhost:8000/x", "localhost", True),
         ("http://10.0.0.7:9000/", "10.0.0.7:9000", True),
         ("http://[::1]/", "::1", True),
-        ("http://App.Internal/", "app.internal", True),
+        ("http://App.Internal/", "app.INTERNAL", True),
         ("http://app.internal:81/", "app.internal:80", False),
     ],
 )

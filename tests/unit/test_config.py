@@ -374,6 +374,8 @@ def test_several_targets_without_a_default_need_a_name(folder: Path) -> None:
         ("owner: a\ntargets: {X: {}}", "2:11: 'X' is no name"),
         ("owner: sql\ntargets: {prod: {}}",
          "1:8: owner: 'sql' is the owner of workers that are made in SQL: choose another"),
+        ("owner: api\ntargets: {prod: {}}",
+         "1:8: owner: 'api' is the owner of jobs that are made through the service: choose another"),
         ("owner: a\ntargets: {prod: {}}\ndefault_target: pord",
          "3:17: default_target: unknown target 'pord'; did you mean 'prod'?"),
         ("owner: a\ntargets: {x: {}}\nsecrets: {s: {env: A, file: B}}",
