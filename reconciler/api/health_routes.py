@@ -31,6 +31,7 @@ class Ready(BaseModel):
     """The service can serve."""
 
     status: Literal["ready"] = "ready"
+    warnings: list[str] = Field(description="What is wrong with the target, and does not hinder the service")
 
 
 class Status(BaseModel):
@@ -62,18 +63,19 @@ async def show_health() -> Alive:
 async def show_ready(service: ServiceDep) -> Ready:
     """Tell whether requests can be served; needs no token.
 
-    503 where the database does not answer within two seconds, its schema is of another release, it is a copy
-    that nobody has claimed, or nothing starts its jobs; the problem lists all that is wrong.
+    503 where the database does not answer within two seconds, is a standby, lacks pg_cron or the schema of
+    this release, or lets the role read nothing. That nothing starts its jobs, that it is a copy that nobody
+    has claimed, or that its schema is of a later release, is a warning: people have to see it here.
     """
     faults = await find_faults(service)
-    if faults:
+    if any(fault.severity == "error" for fault in faults):
         raise ProblemError(
             503,
             "; ".join(fault.message for fault in faults),
             "; ".join(dict.fromkeys(fault.remedy for fault in faults)),
             {"Retry-After": "5"},
         )
-    return Ready()
+    return Ready(warnings=[fault.message for fault in faults])
 
 
 @router.get("/api/v1/status")

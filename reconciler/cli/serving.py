@@ -247,7 +247,8 @@ def _check_schema(conn: psycopg.Connection, *, is_alone: bool) -> None:
             raise MigrationError(f"cannot serve: {fault.message}", remedy=fault.remedy)
         if fault.code == "rights" and is_alone:
             raise RightsError(f"cannot serve: {fault.message}", remedy=fault.remedy)
-        click.echo(f"Not ready: {fault.message} ({fault.remedy}).", err=True)
+        what = "Not ready" if fault.severity == "error" else "Warning"
+        click.echo(f"{what}: {fault.message} ({fault.remedy}).", err=True)
 
 
 def _has_run_token(conn: psycopg.Connection) -> bool:

@@ -310,8 +310,13 @@ def list_alerts(
     """
     opened_at, alert_id = before or (None, None)
     with conn.cursor(row_factory=class_row(ListedAlert)) as cursor:
-        values = {"all": everything, "limit": limit, "job_name": job_name}
-        values |= {"before": opened_at, "before_id": alert_id}
+        values = {
+            "all": everything,
+            "limit": limit,
+            "before": opened_at,
+            "before_id": alert_id,
+            "job_name": job_name,
+        }
         return cursor.execute(load_queries("alerts")["list_alerts"], values).fetchall()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from psycopg import errors
 
@@ -37,17 +37,19 @@ _TEXTS: Final = {
     "tick_inactive": ("the entry that calls the tick is inactive", "reconciler doctor says more"),
     "tick_silent": ("the tick does not run", "reconciler doctor says more"),
 }
+_TOLERABLE: Final = frozenset({"schema_newer", "copy", "launcher_down", "tick_inactive", "tick_silent"})
+"""What people have to look at: the service is to be there then, above all. It is told, and hinders nothing."""
 
 
 def find_unready(conn: psycopg.Connection[Any]) -> tuple[Finding, ...]:
-    """Find out why a target is not fit to be served.
+    """Find out why a target is not fit to be served, and what else is wrong with it.
 
     Args:
         conn: To the target, in autocommit mode.
 
     Returns:
-        Errors, with texts that tell neither names nor places; none where it is fit. What the role cannot see
-        is no error.
+        Errors where it cannot be served, warnings for the rest, with texts that tell neither names nor
+        places. What the role cannot see is nothing.
 
     Raises:
         psycopg.Error: The target did not answer.
@@ -71,7 +73,8 @@ def make_unreachable(detail: str) -> Finding:
 
 def _make(code: str) -> Finding:
     message, remedy = _TEXTS[code]
-    return Finding(code=code, severity="error", message=message, remedy=remedy)
+    severity: Literal["error", "warning"] = "warning" if code in _TOLERABLE else "error"
+    return Finding(code=code, severity=severity, message=message, remedy=remedy)
 
 
 def _find(conn: psycopg.Connection[Any]) -> Iterator[Finding]:

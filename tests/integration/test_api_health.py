@@ -40,11 +40,13 @@ def served(site: Site) -> Iterator[Served]:
 
 
 def faults(served: Served, path: str = "/ready") -> str:
-    """Ask whether the service is ready; "" where it is."""
+    """Ask whether the service is ready; "" where it is, and what it warns of after `ready, but`."""
     reply = served.get(path, scopes=())
     if reply.status_code == 200:
-        assert reply.json() == {"status": "ready"}
-        return ""
+        assert reply.json()["status"] == "ready"
+        warnings = "; ".join(reply.json()["warnings"])
+        assert "postgres" not in warnings
+        return f"ready, but {warnings}" if warnings else ""
     assert reply.status_code == 503
     assert reply.headers["Content-Type"] == "application/problem+json"
     assert reply.headers["Retry-After"] == "5"
@@ -73,7 +75,7 @@ def test_each_thing_that_is_wrong_is_told(served: Served, site: Site) -> None:
     site.run("DELETE FROM reconciler.migrations WHERE number = 26")
     assert faults(served) == "the schema reconciler is of an earlier release"
     site.run("INSERT INTO reconciler.migrations (number, name, checksum) VALUES (9999, 'x', 'x')")
-    assert faults(served) == "the schema reconciler is of a later release"
+    assert faults(served) == "ready, but the schema reconciler is of a later release"
     site.run("ALTER SCHEMA reconciler RENAME TO away")
     assert faults(served) == "the schema reconciler is not there"
     site.run("ALTER SCHEMA away RENAME TO reconciler")
@@ -81,10 +83,12 @@ def test_each_thing_that_is_wrong_is_told(served: Served, site: Site) -> None:
     assert faults(served) == ("pg_cron is not in this database; the schema reconciler is of a later release")
 
 
-def test_a_copy_is_not_ready(served: Served, site: Site) -> None:
+def test_a_copy_is_told(served: Served, site: Site) -> None:
     """Nothing runs in it until somebody claims it."""
     site.run("UPDATE reconciler.identity SET system_identifier = system_identifier + 1, table_oids = '{1}'")
-    assert faults(served) == "the database is a copy that nobody has claimed, so nothing runs in it"
+    assert (
+        faults(served) == "ready, but the database is a copy that nobody has claimed, so nothing runs in it"
+    )
 
 
 def test_a_tick_that_stopped_is_told(served: Served, site: Site) -> None:
@@ -95,13 +99,13 @@ def test_a_tick_that_stopped_is_told(served: Served, site: Site) -> None:
         "INSERT INTO cron.job_run_details (jobid, runid, job_pid, status, start_time, end_time)"
         " SELECT jobid, 1, 1, 'succeeded', now() - interval '1 hour', now() FROM cron.job"
     )
-    assert faults(served) == "the tick does not run"
+    assert faults(served) == "ready, but the tick does not run"
     site.run("UPDATE cron.job SET active = false")
-    assert faults(served) == "the entry that calls the tick is inactive"
+    assert faults(served) == "ready, but the entry that calls the tick is inactive"
 
 
 def test_a_launcher_that_is_gone_is_told(served: Served, site: Site) -> None:
-    """Nothing starts any job then; where the server brings it back, it is ready again."""
+    """Nothing starts any job then; where the server brings it back, that is told no more."""
     told = []
 
     def is_told() -> bool:
@@ -112,7 +116,7 @@ def test_a_launcher_that_is_gone_is_told(served: Served, site: Site) -> None:
         return told[-1] != ""
 
     wait_until(is_told, seconds=20, what="the launcher is seen to be gone")
-    assert told[-1] == "pg_cron's launcher is not running"
+    assert told[-1] == "ready, but pg_cron's launcher is not running"
     wait_until(lambda: faults(served) == "", seconds=20, what="it is back")
 
 
