@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
+from psycopg import errors
 
 from reconciler.core.callable_urls import ForbiddenUrlError, judge_addresses, read_called_host
 from reconciler.core.canonical import digest
@@ -19,7 +20,15 @@ from reconciler.core.config import Policy, Runtime, Target
 from reconciler.core.identity import REGISTRY
 from reconciler.core.names import API_OWNER, SQL_OWNER
 from reconciler.core.specs import Place
-from reconciler.errors import ApplyLockError, ConfigError, InvalidInputError, RefusedError, StalePlanError
+from reconciler.database.registrations import has_role
+from reconciler.errors import (
+    ApplyLockError,
+    ConfigError,
+    DatabaseError,
+    InvalidInputError,
+    RefusedError,
+    StalePlanError,
+)
 from reconciler.runtime.declared_jobs import DeclaredJobs
 from reconciler.runtime.host_lookup import look_up
 
@@ -35,6 +44,7 @@ if TYPE_CHECKING:
 _PATIENCE: Final = 5.0
 _LOOKUP: Final = 3.0
 _OF_FILES: Final = ("overrides", "renamed_from", "targets")
+_WRONG_VALUES: Final = errors.DataError
 _NEVER: Final = Policy(prune="never")
 
 
@@ -107,6 +117,7 @@ class OwnJobs:
         Raises:
             ProblemError: 503; the policies of the target are in files that cannot be read.
         """
+        self._conn = conn
         self._place = Place(path=f"api/{caller.name}", line=1, column=1)
         self._jobs = DeclaredJobs(
             conn,
@@ -138,6 +149,8 @@ class OwnJobs:
                 spec = self._jobs.make_spec_for(new.name, new.declared, self._place, observed.definitions)
             except InvalidInputError as error:
                 raise InvalidInputError([*error.problems, *faults]) from None
+            if spec.role and not has_role(self._conn, spec.role):
+                faults.append(f"role: the server has no role {spec.role}")
             if faults:
                 raise InvalidInputError(faults)
 
@@ -145,6 +158,7 @@ class OwnJobs:
                 require(planned.observed.definitions.get(new.name))
                 if planned.problems:
                     raise InvalidInputError([problem.message for problem in planned.problems])
+                _refuse_blind_adoption(planned, new.name)
 
             self._jobs.apply(spec, require=check)
 
@@ -223,6 +237,18 @@ def require_match(definition: Definition, if_match: str | None) -> None:
         )
 
 
+def _refuse_blind_adoption(planned: Planned, name: str) -> None:
+    """Refuse to write over an entry that nobody declared; one that is declared as it stands is taken over."""
+    change = next((change for change in planned.plan.changes if change.name == name), None)
+    if change is None or change.obstacle is None or change.before is None or change.reason != "adopted":
+        return
+    raise ProblemError(
+        409,
+        change.obstacle.why,
+        f"to take it over, send it as GET /api/v1/cron/jobs/{name}/spec has it; else choose another name",
+    )
+
+
 def _find_target(service: Service) -> Target:
     """Find the target with its policies and windows, which hold for the service as for files."""
     if service.files is None:
@@ -250,3 +276,9 @@ def _telling_of_applies() -> Iterator[None]:
         ) from error
     except RefusedError as error:
         raise ProblemError(409, error.message.removeprefix("nothing was changed: "), error.remedy) from error
+    except DatabaseError as error:
+        cause = error.__cause__
+        if not isinstance(cause, _WRONG_VALUES):
+            raise
+        # Such as a schedule that this pg_cron does not read.
+        raise InvalidInputError([cause.diag.message_primary or "the database refused a value"]) from error

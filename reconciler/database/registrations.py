@@ -129,6 +129,17 @@ def read_last_result(conn: psycopg.Connection, name: str) -> ExecutionResult | N
         return cursor.execute(load_queries("registrations")["read_last_result"], {"name": name}).fetchone()
 
 
+def has_role(conn: psycopg.Connection, role: str) -> bool:
+    """Tell whether the server has a role: pg_cron's error for one that is not there looks like a fault.
+
+    Args:
+        conn: To the target.
+        role: Its name.
+    """
+    row = conn.execute(load_queries("registrations")["has_role"], {"role": role}).fetchone()
+    return row == (True,)
+
+
 def remove_job(
     conn: psycopg.Connection,
     name: str,

@@ -17,3 +17,6 @@ SELECT r.run_id, r.status, r.run_at, r.completed_at, r.duration, r.error_message
  WHERE r.name = %(name)s AND r.status NOT IN ('running', 'skipped')
  ORDER BY r.run_at DESC, r.run_id DESC
  LIMIT 1;
+
+-- name: has_role
+SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %(role)s);

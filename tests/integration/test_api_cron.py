@@ -395,11 +395,35 @@ def test_what_is_retired_is_not_run(site: Site, served: Served) -> None:
 
 
 def test_hosts_of_the_operator_may_be_called(served: Served) -> None:
-    """A name that was allowed is not looked up, whatever it leads to."""
-    body = {"name": "call", "schedule": NEVER, "http": {"url": "http://app.internal/x", "expect": "2xx"}}
-    response = served.post(PATH, json=body)
-    # Nothing here sends requests; what is wrong is that, and no more.
-    assert "app.internal" not in response.text or response.status_code == 201
+    """A name that was allowed is not looked up, whatever it leads to; others are."""
+    body = {**CALL, "http": {"url": "http://app.internal/x", "expect": "2xx"}}
+    assert served.post(PATH, json=body).status_code == 201
+    assert declared(served, "call") == {"schedule": NEVER, "http": body["http"]}
+    other = {**CALL, "http": {"url": "http://other.internal/x"}}
+    assert "does not resolve" in told(served.put(f"{PATH}/call", json=other))[1]
+
+
+def test_what_the_server_alone_can_judge_is_told(served: Served) -> None:
+    """A role that is not there, another database: 400, and nothing is changed."""
+    for fields, message in (
+        ({"role": "nobody"}, "role: the server has no role nobody"),
+        ({"database": "elsewhere"}, "a managed job runs in the target's own database"),
+    ):
+        status, text = told(served.post(PATH, json={**TIDY, **fields}))
+        assert (status, message in text) == (400, True), text
+    assert served.get(PATH).json()["items"] == []
+
+
+def test_an_entry_that_is_sent_as_it_stands_is_taken_over(site: Site, served: Served) -> None:
+    """It keeps its jobid; another job under its name is refused, and nothing is written over."""
+    site.run("SELECT cron.schedule('by-hand', '0 0 29 2 *', 'SELECT 1')")
+    entry = site.entry("by-hand")
+    status, text = told(served.post(PATH, json={**TIDY, "name": "by-hand"}))
+    assert (status, "that nobody declared | to take it over, send it as GET" in text) == (409, True), text
+    assert site.entry("by-hand") == entry
+    as_it_stands = yaml.safe_load(served.get(f"{PATH}/by-hand/spec").text)["jobs"]["by-hand"]
+    assert served.post(PATH, json={"name": "by-hand", **as_it_stands}).status_code == 201
+    assert site.entry("by-hand") == entry
 
 
 def test_another_apply_is_waited_for_a_moment(
