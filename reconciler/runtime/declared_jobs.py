@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from reconciler.core.config import Target
-    from reconciler.core.specs import Kind
+    from reconciler.core.specs import Kind, Spec
     from reconciler.core.state import Definition as AppliedDefinition
     from reconciler.core.state import ObservedState
     from reconciler.database.apply import Applied, Planned
@@ -128,11 +128,11 @@ class DeclaredJobs:
         with self.working():
             return observe(self._conn).state
 
-    def apply(self, spec: JobSpec, *, require: Callable[[Planned], None] | None = None) -> Applied:
-        """Apply a job; where that made the schema, see to it that pg_cron hears of what was scheduled.
+    def apply(self, spec: Spec, *, require: Callable[[Planned], None] | None = None) -> Applied:
+        """Apply a job, or another resource; where that made the schema, see to it that pg_cron hears of what was scheduled.
 
         Args:
-            spec: Of the job.
+            spec: Of what is declared.
             require: Looks at the plan before anything is changed, while no other apply can work; what it
                 raises comes out.
 
@@ -178,7 +178,7 @@ class DeclaredJobs:
             lost = read_state(self._conn).transaction == "closed"
             raise translate(error, state.where, lost=lost) from error
 
-    def _request(self, *specs: JobSpec) -> Request:
+    def _request(self, *specs: Spec) -> Request:
         return Request(specs=specs, owner=self._owner, target=self._target, actor=self._actor)
 
     def _insist(self, act: Callable[[], _Result]) -> _Result:

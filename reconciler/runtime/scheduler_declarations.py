@@ -8,7 +8,6 @@ from reconciler.core.canonical import render_canonical
 from reconciler.core.specs import Place, QueueSpec
 from reconciler.database import scheduled
 from reconciler.database.runs import has_runtime
-from reconciler.database.statements import Request
 
 from .registry import Registry
 
@@ -40,8 +39,7 @@ class Declarations(Registry):
             DatabaseError: It could not be applied.
         """
         spec = QueueSpec(name=name, place=_PLACE, document=render_canonical(config.declare_queue()))
-        request = Request(specs=(spec,), owner=self._owner, target=self._target, actor=self._owner)
-        return self._apply(request).revision is not None
+        return self._jobs.apply(spec).revision is not None
 
     def declare_job(
         self,
