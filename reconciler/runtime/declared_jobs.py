@@ -129,7 +129,7 @@ class DeclaredJobs:
             return observe(self._conn).state
 
     def apply(self, spec: Spec, *, require: Callable[[Planned], None] | None = None) -> Applied:
-        """Apply a job, or another resource; where that made the schema, see to it that pg_cron hears of what was scheduled.
+        """Apply a job or another resource; where that made the schema, see to it that pg_cron hears of it.
 
         Args:
             spec: Of what is declared.
