@@ -65,6 +65,13 @@ _SCHEMA = frozenset({"schema_missing", "schema_older", "schema_newer"})
     "--max-body", default=1024 * 1024, show_default=True, type=click.IntRange(1024), help="Bytes of a body."
 )
 @click.option(
+    "--metrics-per-job",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(0, 1_000_000),
+    help="Up to so many jobs, /metrics tells of each.",
+)
+@click.option(
     "--allow-host",
     "allowed_hosts",
     multiple=True,
@@ -103,6 +110,7 @@ def serve(
     connections: int,
     rate: float,
     max_body: int,
+    metrics_per_job: int,
     allowed_hosts: tuple[str, ...],
     secrets: tuple[str, ...],
     concurrency: int,
@@ -135,7 +143,9 @@ def serve(
         rules=RunRules(max_limit=max_limit, **({} if budget is None else {"budget": budget})),
         concurrency=concurrency,
         connections=connections,
-        limits=Limits(rate=rate, burst=max(1, round(2 * rate)), max_body=max_body),
+        limits=Limits(
+            rate=rate, burst=max(1, round(2 * rate)), max_body=max_body, metrics_per_job=metrics_per_job
+        ),
         hosts=hostnames,
         allowed_hosts=allowed_hosts,
         grace=patience,
