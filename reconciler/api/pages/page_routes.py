@@ -9,6 +9,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 
 from . import (
     alert_pages,
+    calendar_pages,
     control_forms,
     drift_pages,
     job_pages,
@@ -26,6 +27,7 @@ _ROUTERS: Final = (
     overview_pages.router,
     job_pages.router,
     run_pages.router,
+    calendar_pages.router,
     queue_pages.router,
     drift_pages.router,
     revision_pages.router,

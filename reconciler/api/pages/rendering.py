@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, timedelta
 from functools import cache
 from http import HTTPStatus
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sized
     from datetime import datetime
 
+_NOTHING_MORE: Final = re.compile(r" 00[hms]$|\.0(?= s$)")
 _FOLDER: Final = Path(__file__).parent / "templates"
 
 
@@ -58,6 +60,7 @@ def _environment() -> Environment:
         clock=render_local,
         count=_render_count,
         distance=render_distance,
+        duration=_render_duration,
         instant=render_instant,
         iso=_render_iso,
         took=_render_length,
@@ -100,6 +103,11 @@ def _render_iso(at: datetime) -> str:
 
 def _render_length(length: timedelta | float) -> str:
     return render_length(length if isinstance(length, timedelta) else timedelta(seconds=length))
+
+
+def _render_duration(length: timedelta) -> str:
+    """Render a length that somebody chose, which is mostly a round one."""
+    return _NOTHING_MORE.sub("", render_length(length))
 
 
 def _render_wall(at: datetime, zone: str) -> str:
