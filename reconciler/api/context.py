@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 from fastapi import Depends, Request
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from reconciler.core.specs import Spec
     from reconciler.database.statements import Request as PlanRequest
     from reconciler.runtime.thread_connections import ThreadConnections
-
-OWNER: Final = "api"
-"""The owner of jobs that were made through the service."""
 
 
 class SpecFiles(Protocol):
