@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from reconciler.core.times.dialects import format_version
-from reconciler.database.job_pages import read_job_page
+from reconciler.database.job_pages import count_jobs
 from reconciler.database.observe import observe_facts
 from reconciler.database.readiness import find_unready, make_unreachable
 from reconciler.database.status import State, TickState, read_summary
@@ -80,7 +80,7 @@ def read_overview(service: Service) -> Overview:
 def _read_overview(service: Service) -> Overview:
     with service.connections.connection() as conn:
         facts = observe_facts(conn)
-        counts = read_job_page(conn, zone=facts.timezone, limit=1).counts
+        _, counts = count_jobs(conn)
         summary = read_summary(conn)
     major, minor = divmod(facts.server_version, 10_000)
     return Overview(
