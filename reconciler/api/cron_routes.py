@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Final, Literal
 
 import psycopg
-from fastapi import APIRouter, Body, Header, Path, Query, Request
+from fastapi import APIRouter, Header, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.responses import Response
 
@@ -16,6 +16,7 @@ from reconciler.database.status import State
 from reconciler.loader.job_schema import describe_job
 
 from .audit import KEYED, Reply, carry_out
+from .bodies import RawBody, describe_body, parse_object, parse_optional
 from .context import ServiceDep
 from .declared_models import JobDetails, JobList, Paused, Resumed, Started
 from .job_looks import describe, find_zone, list_page, look_at, render_spec
@@ -34,12 +35,13 @@ JobName = Annotated[
         max_length=200,
         pattern=r"^[^\u0000]*$",
         description="Its name, or pg_cron's jobid; a name wins",
+        examples=["tidy"],
     ),
 ]
 IfMatch = Annotated[
     str | None,
     Header(
-        pattern=r"^[\x20-\x7e]*$",
+        pattern=r"^[\x20-\x7e]+$",
         description="The ETag under which it was read; where it is declared otherwise now, nothing is done",
     ),
 ]
@@ -51,7 +53,7 @@ def _make_body(*, needs_name: bool) -> dict[str, Any]:
     if needs_name:
         schema["required"] = ["name"]
         schema["examples"] = [{"name": "tidy", **schema["examples"][0]}]
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return describe_body(schema)
 
 
 class PauseBody(BaseModel):
@@ -109,7 +111,7 @@ def show_job(service: ServiceDep, _: Reader, name: JobName) -> Response:
     "/{id}/spec",
     response_class=Response,
     responses={
-        200: {"content": {"application/yaml": {"schema": {"type": "string"}}}, "description": "A spec file"},
+        200: {"content": {"application/yaml": {"schema": {"type": "object"}}}, "description": "A spec file"},
         404: PROBLEMS[404],
         409: PROBLEMS[409],
     },
@@ -135,15 +137,14 @@ def export_job(service: ServiceDep, _: Reader, name: JobName) -> Response:
     dependencies=[KEYED],
     summary="Create a job",
 )
-def create_job(
-    service: ServiceDep, caller: Writer, request: Request, body: Annotated[dict[str, Any], Body()]
-) -> Response:
+def create_job(service: ServiceDep, caller: Writer, request: Request, body: RawBody) -> Response:
     """Create a job, as it would stand in a spec file, with its `name`; it is applied at once.
 
     400 with everything that is wrong with it. The job has the owner `api`.
     """
-    declared = {key: value for key, value in body.items() if key != "name"}
-    return put_spec(service, caller, request, body.get("name"), declared, may_change=False)
+    declared = parse_object(body)
+    name = declared.pop("name", None)
+    return put_spec(service, caller, request, name, declared, may_change=False)
 
 
 @router.put(
@@ -162,19 +163,19 @@ def change_job(
     caller: Writer,
     request: Request,
     name: JobName,
-    body: Annotated[dict[str, Any], Body()],
+    body: RawBody,
     if_match: IfMatch = None,
 ) -> Response:
     """Declare a job of the owner `api` anew, whole. What the new declaration leaves out is left out."""
+    declared = parse_object(body)
     found = find_name(service, name)
-    given = body.get("name", found)
+    given = declared.pop("name", found)
     if given != found:
         raise ProblemError(
             400,
             f"name: the body calls it {str(given)[:80]!r}, and the path {found}",
             "leave the name out; a job with another name is another job",
         )
-    declared = {key: value for key, value in body.items() if key != "name"}
     return put_spec(
         service, caller, request, found, declared, may_change=True, may_create=False, if_match=if_match
     )
@@ -211,15 +212,16 @@ def trigger_job(service: ServiceDep, caller: Trigger, request: Request, name: Jo
 @router.post(
     "/{id}/pause",
     response_model=Paused,
+    openapi_extra=describe_body(PauseBody.model_json_schema(), required=False),
     responses={404: PROBLEMS[404], 409: PROBLEMS[409]},
     dependencies=[KEYED],
     summary="Pause a job",
 )
 def pause_job(
-    service: ServiceDep, caller: Trigger, request: Request, name: JobName, body: PauseBody | None = None
+    service: ServiceDep, caller: Trigger, request: Request, name: JobName, body: RawBody
 ) -> Response:
     """Let a job skip its runs; a pause that goes on is replaced."""
-    wanted = body or PauseBody()
+    wanted = parse_optional(body, PauseBody)
     duration = _read_duration(wanted)
     if wanted.until is not None and wanted.until <= service.now():
         raise ProblemError(422, "body.until: a pause ends in the future", "send a later instant")

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from reconciler.database.jobs import ListedJob
 
 _LARGEST = 2**31 - 1
-_LONGEST = 3650 * 86400
+# PostgreSQL's ten years, of 360 days each.
+_LONGEST = 3600 * 86400
 _Word = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\u0000]*$")]
 _BLANKS = r"\u0000\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _Name = Annotated[_Word, Field(pattern=rf"^[^\u0000]*[^{_BLANKS}][^\u0000]*$")]

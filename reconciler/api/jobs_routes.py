@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from typing import Annotated, Any, Final
 
 import psycopg
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from psycopg import errors
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from reconciler.core.endpoint_requests import Problem, parse_new_job
@@ -21,6 +20,7 @@ from reconciler.runtime.jobs import cancel_job, enqueue_many, get_job, list_job_
 
 from .app import make_call, make_response
 from .audit import KEYED, Reply, carry_out
+from .bodies import RawBody, describe_body, parse_optional
 from .context import ServiceDep
 from .job_models import (
     AskedStatus,
@@ -43,25 +43,9 @@ router: Final = APIRouter(prefix="/api/jobs", tags=["jobs"])
 
 MAX_BODY: Final = 8 * 1024 * 1024
 """Bytes of a job that is put: its payload may have 4 MB of JSON."""
-JobId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="Of the job")]
+JobId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="Of the job", examples=[1])]
 _OTHERS: Final = ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"]
-_NEW_JOB: Final = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {"oneOf": [NamedJob.model_json_schema(), HandlerJob.model_json_schema()]}
-            }
-        },
-    }
-}
-
-
-async def _read_body(request: Request) -> bytes:
-    try:
-        return await request.body()
-    except ClientDisconnect:
-        raise ProblemError(400, "the body ended before its end", "send it again") from None
+_NEW_JOB: Final = describe_body(NamedJob.model_json_schema(), HandlerJob.model_json_schema())
 
 
 @router.post(
@@ -73,9 +57,7 @@ async def _read_body(request: Request) -> bytes:
     openapi_extra=_NEW_JOB,
     dependencies=[KEYED],
 )
-def put_job(
-    service: ServiceDep, caller: Writer, request: Request, body: Annotated[bytes, Depends(_read_body)]
-) -> Response:
+def put_job(service: ServiceDep, caller: Writer, request: Request, body: RawBody) -> Response:
     """Put a job on its queue.
 
     Only the name is needed (`handler` is another word for it). Where an open job has its `unique_key`, the
@@ -152,6 +134,7 @@ def show_job(service: ServiceDep, _: Reader, job_id: Annotated[JobId, Path(alias
     "/{id}/retry",
     responses={404: PROBLEMS[404], 409: PROBLEMS[409]},
     response_model=JobState,
+    openapi_extra=describe_body(RetryBody.model_json_schema(), required=False),
     summary="Let a dead or cancelled job begin anew",
     dependencies=[KEYED],
 )
@@ -160,13 +143,13 @@ def retry(
     caller: Writer,
     request: Request,
     job_id: Annotated[JobId, Path(alias="id")],
-    body: RetryBody | None = None,
+    body: RawBody,
 ) -> Response:
     """Let a dead or cancelled job begin anew, with all its attempts.
 
     409 with its status for any other, and where an open job has its unique key.
     """
-    run_at = None if body is None else body.run_at
+    run_at = parse_optional(body, RetryBody).run_at
 
     def act(conn: psycopg.Connection) -> Reply:
         job = _find(conn, job_id)

@@ -41,6 +41,7 @@ RunId = Annotated[
         alias="id",
         pattern="^c?[0-9]{1,19}$",
         description="Of the run; it begins with a c where pg_cron alone has a record of it",
+        examples=["1"],
     ),
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Body, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -14,6 +14,7 @@ from reconciler.database.status import State
 from reconciler.loader.job_schema import describe_job
 
 from .audit import KEYED
+from .bodies import RawBody, describe_body, parse_object
 from .context import ServiceDep
 from .declared_models import JobDetails, JobList, Started
 from .job_looks import find_zone, list_page, look_at
@@ -25,7 +26,9 @@ from .values import Instant, Text, count_seconds
 
 router: Final = APIRouter(prefix="/api/v1/scheduler/jobs", tags=["scheduler"])
 
-JobName = Annotated[str, Path(alias="jobName", max_length=200, pattern=r"^[^\u0000]*$")]
+JobName = Annotated[
+    str, Path(alias="jobName", max_length=200, pattern=r"^[^\u0000]*$", examples=["expiry-check"])
+]
 _SPELLINGS: Final = {
     "name": ("jobName", "job_name", "name"),
     "schedule": ("cronExpression", "cron_expression", "schedule"),
@@ -62,7 +65,7 @@ def _make_body() -> dict[str, Any]:
     schema["examples"] = [
         {"jobName": "expiry-check", "cronExpression": "30 2 * * *", "handler": "certification.expiry"}
     ]
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return describe_body(schema)
 
 
 @router.get("", summary="List all registered scheduler jobs")
@@ -93,15 +96,13 @@ def list_jobs(
     dependencies=[KEYED],
     summary="Register a new scheduler job",
 )
-def register_job(
-    service: ServiceDep, caller: Writer, request: Request, body: Annotated[dict[str, Any], Body()]
-) -> Response:
+def register_job(service: ServiceDep, caller: Writer, request: Request, body: RawBody) -> Response:
     """Register a job, or declare one anew that was registered here: registering twice is registering once.
 
     `jobName` (or `job_name`, `name`), `cronExpression` (or `cron_expression`, `schedule`, or another trigger
     of spec files), `handler` or `sql` or `http`, `payload`, and any other key of a job in a spec file.
     """
-    declared = dict(body)
+    declared = parse_object(body)
     values: dict[str, Any] = {}
     for key, spellings in _SPELLINGS.items():
         given = [spelling for spelling in spellings if spelling in declared]

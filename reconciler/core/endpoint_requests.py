@@ -24,6 +24,8 @@ _JOB_KEYS: Final = (
     *("max_attempts", "timeout", "type"),
 )
 _LARGEST: Final = 2**31 - 1
+_MOST_DIGITS: Final = 1000
+"""Of a number in JSON; Python itself takes no more than 4300."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +160,29 @@ def parse_instant(text: str) -> datetime:
         raise ValueError(text) from error
 
 
+def parse_json(text: bytes) -> Any:
+    """Parse JSON as its standard has it: in UTF-8, without NaN and numbers that are infinite.
+
+    Args:
+        text: As it came.
+
+    Returns:
+        What stands there.
+
+    Raises:
+        ValueError: It is no JSON, has a number that nothing holds, or is nested too deeply.
+    """
+    try:
+        return json.loads(
+            text.decode("utf-8"),
+            parse_constant=_refuse_constant,
+            parse_float=_read_finite_float,
+            parse_int=_read_whole,
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def _make_bad_request(error: _BadValueError) -> Problem:
     detail, remedy = error.args
     return Problem(status=400, detail=detail, remedy=remedy)
@@ -220,10 +245,8 @@ def _read_wait(value: str | None, prefer: Iterable[str]) -> bool:
 
 def _read_object(body: bytes) -> dict[str, Any]:
     try:
-        values = json.loads(
-            body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_read_finite_float
-        )
-    except (ValueError, RecursionError) as error:
+        values = parse_json(body)
+    except ValueError as error:
         raise _BadValueError(f"the body is no JSON: {error}", "send one JSON object in UTF-8") from None
     if not isinstance(values, dict):
         raise _BadValueError("the body is no JSON object", 'send {"name": …, "payload": {…}}')
@@ -241,6 +264,12 @@ def _read_finite_float(text: str) -> float:
     if not isfinite(value):
         raise ValueError(f"{text[:30]} is too large a number")
     return value
+
+
+def _read_whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"{text[:30]}… is too large a number")
+    return int(text)
 
 
 def _check_key(key: str, known: tuple[str, ...], what: str) -> None:

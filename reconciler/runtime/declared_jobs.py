@@ -202,7 +202,7 @@ def _make_spec(
     target: Target,
     definitions: Mapping[str, AppliedDefinition],
 ) -> JobSpec:
-    messages = list(dict.fromkeys(_find_odd_values(declared, "")))
+    messages = list(dict.fromkeys([*_find_odd_values(name, "name"), *_find_odd_values(declared, "")]))
     if not messages:
         faults = find_schema_faults(_FILE, {"jobs": {name: declared}})
         messages = [fault.message for fault in faults]

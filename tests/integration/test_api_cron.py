@@ -231,13 +231,14 @@ def test_broken_bodies_are_refused(served: Served) -> None:
         b"null",
         b"\xff\xfe",
         b'{"name": "tidy", "schedule": "\\ud800", "sql": "SELECT 1"}',
+        b'{"name": "\\ud800", "schedule": "' + NEVER.encode() + b'", "sql": "SELECT 1"}',
         b'{"name": "tidy", "schedule": "' + NEVER.encode() + b'", "sql": "SELECT 1", "payload": {"a": NaN}}',
         b'{"name": "a", "payload": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"name": "a", "payload": ' + b'{"a":' * 200 + b"1" + b"}" * 200 + b"}",
         b'{"name": "a", "payload": ' + b"9" * 5000 + b"}",
     ):
         response = served.post(PATH, content=content, headers={"Content-Type": "application/json"})
-        assert told(response)[0] in (400, 422), (content[:60], response.text)
+        assert told(response)[0] == 400, (content[:60], response.text)
     assert told(served.post(PATH, json=TIDY, scopes=("read", "trigger", "run")))[0] == 403
     assert told(served.post(PATH, json=TIDY, scopes=()))[0] == 401
 
@@ -284,6 +285,7 @@ def test_a_job_is_changed_by_who_knows_what_it_is(site: Site, served: Served) ->
     jobid = site.entry("tidy")["jobid"]
     body = {"schedule": "1 0 29 2 *", "sql": "SELECT 2"}
     assert told(served.put(f"{PATH}/tidy", json=body, headers={"If-Match": '"other"'}))[0] == 412
+    assert told(served.put(f"{PATH}/tidy", json=body, headers={"If-Match": ""}))[0] == 422
     changed = served.put(f"{PATH}/{jobid}", json=body, headers={"If-Match": f'"other", {first}'})
     assert (changed.status_code, declared(served)) == (200, body)
     assert (site.entry("tidy")["jobid"], site.entry("tidy")["schedule"]) == (jobid, "1 0 29 2 *")

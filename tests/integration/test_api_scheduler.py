@@ -79,7 +79,7 @@ def test_a_job_is_registered_in_each_spelling(site: Site, served: Served, body: 
         ),
         ({"jobName": "a", "cronExpression": NEVER, "http": {"url": "http://[::1]/"}}, 400, "not public"),
         ({"jobName": "theirs", "cronExpression": NEVER, "sql": "SELECT 1"}, 409, "by the owner shop"),
-        ([], 422, "body"),
+        ([], 400, "the body is no JSON object"),
     ],
 )
 def test_what_is_wrong_is_refused(

@@ -64,6 +64,17 @@ def test_only_a_good_token_in_the_header_opens(served: Served) -> None:
     assert served.client.get(PATH, headers={"X-Authorization": f"Bearer {token}"}).status_code == 401
 
 
+def test_nothing_is_read_of_who_brings_no_token(served: Served) -> None:
+    """Whatever the body is, and however long it takes to parse: the token is asked for first."""
+    for path, operations in served.app.openapi()["paths"].items():
+        for method, operation in operations.items():
+            if "requestBody" in operation:
+                answer = served.request(
+                    method, path.format(id="1"), content=b"[" * 100_000, headers={"Content-Type": "text/x"}
+                )
+                assert answer.status_code == 401, (method, path)
+
+
 def test_each_scope_opens_its_own(served: Served) -> None:
     """The answer says which one is missing; none of them holds another."""
     for scope in ("trigger", "write", "run"):
