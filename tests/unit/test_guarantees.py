@@ -13,7 +13,7 @@ PAGE = ROOT / "docs" / "guarantees.md"
 ROWS = {
     cells[0]: cells
     for line in PAGE.read_text(encoding="utf-8").splitlines()
-    if re.match(r"\| [PS]\d", line)
+    if re.match(r"\| [PSW]\d", line)
     for cells in [[cell.strip() for cell in line.strip("|").split("|")]]
 }
 
@@ -25,10 +25,14 @@ def read_tests(path: Path) -> set[str]:
 
 
 def test_no_row_is_missing() -> None:
-    """Ten on planning and fifteen on safety, each once and in order."""
-    assert list(ROWS) == [*(f"P{n}" for n in range(1, 11)), *(f"S{n}" for n in range(1, 16))]
+    """Ten on planning, fifteen on safety and six on the service, each once and in order."""
+    assert list(ROWS) == [
+        *(f"P{n}" for n in range(1, 11)),
+        *(f"S{n}" for n in range(1, 16)),
+        *(f"W{n}" for n in range(1, 7)),
+    ]
     lines = PAGE.read_text(encoding="utf-8").splitlines()
-    assert sum(line.startswith(("| P", "| S")) for line in lines) == len(ROWS)
+    assert sum(line.startswith(("| P", "| S", "| W")) for line in lines) == len(ROWS)
 
 
 @pytest.mark.parametrize("row", ROWS)
