@@ -17,7 +17,8 @@ from reconciler.loader.job_schema import describe_job
 
 from .audit import KEYED, Reply, carry_out
 from .bodies import RawBody, describe_body, parse_object, parse_optional
-from .context import ServiceDep
+from .callers import Caller
+from .context import Service, ServiceDep
 from .declared_models import JobDetails, JobList, Paused, Resumed, Started
 from .job_looks import describe, find_zone, list_page, look_at, render_spec
 from .job_writes import ask_for_run, find_name, look_at_managed, put_spec, remove_spec
@@ -221,7 +222,19 @@ def pause_job(
     service: ServiceDep, caller: Trigger, request: Request, name: JobName, body: RawBody
 ) -> Response:
     """Let a job skip its runs; a pause that goes on is replaced."""
-    wanted = parse_optional(body, PauseBody)
+    return make_pause(service, caller, request, name, parse_optional(body, PauseBody))
+
+
+def make_pause(service: Service, caller: Caller, request: Request, name: str, wanted: PauseBody) -> Response:
+    """Pause a job, for the API and for pages alike.
+
+    Args:
+        service: Of the request.
+        caller: Who asks, with the scope for it.
+        request: As it came.
+        name: Of the job.
+        wanted: For how long, and why.
+    """
     duration = _read_duration(wanted)
     if wanted.until is not None and wanted.until <= service.now():
         raise ProblemError(422, "body.until: a pause ends in the future", "send a later instant")

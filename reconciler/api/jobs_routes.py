@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Annotated, Any, Final
 
 import psycopg
@@ -21,7 +22,8 @@ from reconciler.runtime.jobs import cancel_job, enqueue_many, get_job, list_job_
 from .app import make_call, make_response
 from .audit import KEYED, Reply, carry_out
 from .bodies import RawBody, describe_body, parse_optional
-from .context import ServiceDep
+from .callers import Caller
+from .context import Service, ServiceDep
 from .job_models import (
     AskedStatus,
     HandlerJob,
@@ -149,7 +151,21 @@ def retry(
 
     409 with its status for any other, and where an open job has its unique key.
     """
-    run_at = parse_optional(body, RetryBody).run_at
+    return begin_anew(service, caller, request, job_id, run_at=parse_optional(body, RetryBody).run_at)
+
+
+def begin_anew(
+    service: Service, caller: Caller, request: Request, job_id: int, *, run_at: datetime | None = None
+) -> Response:
+    """Let a dead or cancelled job begin anew, for the API and for pages alike.
+
+    Args:
+        service: Of the request.
+        caller: Who asks, with the scope for it.
+        request: As it came.
+        job_id: Of the job.
+        run_at: When it is due; None for now.
+    """
 
     def act(conn: psycopg.Connection) -> Reply:
         job = _find(conn, job_id)

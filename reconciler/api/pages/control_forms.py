@@ -49,7 +49,7 @@ def pause_job(
         raise ProblemError(
             422, f"{duration!r} is no duration", "go back and write one such as 30m, 2h or 7d, or nothing"
         ) from error
-    cron_routes.pause_job(visit.service, visit.viewer.caller, visit.request, name, body)
+    cron_routes.make_pause(visit.service, visit.viewer.caller, visit.request, name, body)
     return visit.redirect(f"/jobs/{name}?told=paused")
 
 
@@ -79,7 +79,7 @@ def retry_queued(visit: Submission, job_id: str) -> Response:
     """Let a dead or cancelled queued job begin anew."""
     visit.require("write")
     number = read_job_id(visit.request, job_id)
-    jobs_routes.retry(visit.service, visit.viewer.caller, visit.request, number)
+    jobs_routes.begin_anew(visit.service, visit.viewer.caller, visit.request, number)
     return visit.redirect(f"/queued/{number}?told=pending")
 
 
