@@ -32,7 +32,7 @@ class Call(BaseModel):
     status: int | None
 
 
-@router.get("/calls", summary="List what was asked to be written, the newest first")
+@router.get("/calls", name="list_calls", summary="List what was asked to be written, the newest first")
 def list_all(service: ServiceDep, _: Reader, limit: PageLimit, cursor: Cursor = None) -> Page[Call]:
     """List the calls of the last 90 days that wrote, or tried to."""
     before = None if cursor is None else decode_cursor(cursor, int)[0]

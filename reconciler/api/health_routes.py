@@ -13,11 +13,13 @@ from reconciler import __version__
 from reconciler.database.status import State, TickState
 
 from .context import ServiceDep
-from .problems import PROBLEMS, ProblemError
+from .problems import ProblemError
 from .security import Reader
 from .status_reading import LauncherState, find_faults, read_overview
 
 router: Final = APIRouter(tags=["health"])
+probes: Final = APIRouter(tags=["health"])
+"""Those that need no token."""
 
 
 class Alive(BaseModel):
@@ -51,15 +53,15 @@ class Status(BaseModel):
     deliveries_waiting: int
 
 
-@router.get("/health")
-@router.get("/api/v1/health", operation_id="health")
+@probes.get("/health", operation_id="health_probe", summary="Tell that the process lives")
+@probes.get("/api/v1/health", operation_id="health", summary="Tell that the process lives")
 async def show_health() -> Alive:
     """Tell that the process lives; asks no database and needs no token."""
     return Alive()
 
 
-@router.get("/ready", responses={503: PROBLEMS[503]})
-@router.get("/api/v1/ready", responses={503: PROBLEMS[503]}, operation_id="ready")
+@probes.get("/ready", operation_id="ready_probe", summary="Tell whether requests can be served")
+@probes.get("/api/v1/ready", operation_id="ready", summary="Tell whether requests can be served")
 async def show_ready(service: ServiceDep) -> Ready:
     """Tell whether requests can be served; needs no token.
 
@@ -78,7 +80,7 @@ async def show_ready(service: ServiceDep) -> Ready:
     return Ready(warnings=[fault.message for fault in faults])
 
 
-@router.get("/api/v1/status")
+@router.get("/api/v1/status", summary="Show how the target fares")
 def show_status(_: Reader, service: ServiceDep) -> Status:
     """Show how the target fares: launcher, tick and jobs in each state."""
     overview = read_overview(service)

@@ -41,7 +41,12 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-@router.get("/plan", responses=_RESPONSES, response_class=Response)
+@router.get(
+    "/plan",
+    responses=_RESPONSES,
+    response_class=Response,
+    summary="Show what an apply of the files would change",
+)
 def show_plan(_: Reader, service: ServiceDep, form: Form = "json") -> Response:
     """Show what an apply of the files would change now.
 
@@ -51,7 +56,12 @@ def show_plan(_: Reader, service: ServiceDep, form: Form = "json") -> Response:
     return _answer(read_plan(service), form, is_drift=False)
 
 
-@router.get("/drift", responses=_RESPONSES, response_class=Response)
+@router.get(
+    "/drift",
+    responses=_RESPONSES,
+    response_class=Response,
+    summary="Show what was changed behind the files' back",
+)
 def show_drift(_: Reader, service: ServiceDep, form: Form = "json") -> Response:
     """Show what was changed on the target behind the files' back.
 

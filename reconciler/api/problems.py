@@ -74,6 +74,11 @@ COMMON_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 }
 """Those that every route can answer; `reconciler.api.service` tells of them."""
 
+OPEN_PROBLEMS: Final = {
+    status: problem for status, problem in COMMON_PROBLEMS.items() if status not in (401, 403)
+}
+"""The same of routes that need no token."""
+
 
 class ProblemError(Exception):
     """A request cannot be answered as asked; raised by routes, and answered as a problem.

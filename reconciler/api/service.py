@@ -6,17 +6,20 @@ Puts the parts together and decides nothing; `reconciler serve` serves it, anoth
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from reconciler import __version__
 from reconciler.errors import ConfigError
 
 try:
     from fastapi import FastAPI
+    from fastapi.routing import APIRoute
 except ImportError as error:
     raise ConfigError(
         f"the package {error.name} is not installed", remedy='pip install "reconciler[serve]"'
     ) from None
+
+from reconciler.runtime.thread_connections import ThreadConnections
 
 from . import (
     alerts_routes,
@@ -31,11 +34,12 @@ from . import (
     runs_routes,
     scheduler_routes,
 )
+from .context import Service
 from .guard import Guard
 from .metrics import Metrics
 from .pages import page_routes
 from .prefixes import PREFIX, OtherPrefix, read_prefix
-from .problems import COMMON_PROBLEMS, handle_problems
+from .problems import COMMON_PROBLEMS, OPEN_PROBLEMS, handle_problems
 from .request_watch import RequestWatch
 from .run_route import make_run_access
 
@@ -43,8 +47,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from reconciler.runtime.run_endpoint import RunEndpoint
-
-    from .context import Service
 
 _ROUTERS: Final = (
     cron_routes.router,
@@ -106,6 +108,7 @@ def make_service_app(
         redoc_url=None,
         lifespan=live,
         redirect_slashes=False,
+        generate_unique_id_function=_name_operation,
     )
     app.state.service = service
     app.state.endpoint = endpoint
@@ -128,6 +131,21 @@ def make_service_app(
     app.add_middleware(RequestWatch, metrics=app.state.metrics.requests)
     if other != PREFIX:
         app.add_middleware(OtherPrefix, prefix=other)
+    app.include_router(health_routes.probes, responses=OPEN_PROBLEMS)
     for router in _ROUTERS:
         app.include_router(router, responses=COMMON_PROBLEMS)
     return app
+
+
+def describe_service() -> dict[str, Any]:
+    """Describe the service as OpenAPI does; asks no database.
+
+    Returns:
+        The document, as `GET /api/v1/openapi.json` answers it.
+    """
+    return make_service_app(Service(connections=ThreadConnections(""))).openapi()
+
+
+def _name_operation(route: APIRoute) -> str:
+    """Name an operation for whoever makes a client of the document; the name of its function is for good."""
+    return f"{route.tags[0]}_{route.name}" if route.tags else route.name

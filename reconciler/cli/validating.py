@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -156,10 +157,18 @@ def _report(errors: list[ReconcilerError], found: list[str], form: str) -> None:
 
 
 @click.command()
-@click.argument("name", type=click.Choice(("jobs", "config", "plan")), default="jobs")
+@click.argument("name", type=click.Choice(("jobs", "config", "plan", "openapi")), default="jobs")
 def schema(name: str) -> int:
-    """Print a JSON Schema: of spec files (jobs), reconciler.yaml (config) or plan --format json (plan)."""
+    """Print a JSON Schema: of spec files (jobs), reconciler.yaml (config) or plan --format json (plan).
+
+    `openapi` is the OpenAPI document of the service.
+    """
     from reconciler.resources import read_resource
 
+    if name == "openapi":
+        from reconciler.api.service import describe_service
+
+        click.echo(json.dumps(describe_service(), indent=2, ensure_ascii=False))
+        return exits.DONE
     click.echo(read_resource("schemas", f"{name}.schema.json"), nl=False)
     return exits.DONE
