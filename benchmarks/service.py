@@ -101,7 +101,13 @@ def serving(contestant: Contestant, port: int) -> Iterator[int]:
         Its process.
     """
     command = [part.format(port=port) for part in contestant.command]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a session of its own has a share of the processors of its own
+    )
     try:
         _wait_for(port, process)
         yield process.pid
@@ -142,6 +148,7 @@ def call(contestant: Contestant, port: int, token: str, *, rate: float, seconds:
         capture_output=True,
         text=True,
         check=True,
+        start_new_session=True,
     )
     found: dict[str, Any] = json.loads(result.stdout)
     return found
