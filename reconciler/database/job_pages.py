@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, LiteralString
+from typing import TYPE_CHECKING, Any, Final
 
 from psycopg.errors import UndefinedColumn, UndefinedTable
 from psycopg.rows import class_row, dict_row
 
 from reconciler.errors import MigrationError
 
-from .queries import load_queries
+from .queries import join_queries, load_queries
 from .status import JobStatus, State
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def read_job_page(
         "limit": limit + 1,
         "own": own,
     }
-    return _make_page(_read(conn, ("find_page", "describe_page"), values), limit)
+    return _make_page(_read(conn, ("judge_jobs", "find_page"), values), limit)
 
 
 def read_named_page(
@@ -169,7 +169,7 @@ def read_named_page(
         "limit": limit + 1,
         "own": own,
     }
-    return _make_page(_read(conn, ("find_named_page", "fare_page", "describe_page"), values), limit)
+    return _make_page(_read(conn, ("find_named_page", "fare_page"), values), limit)
 
 
 def count_jobs(
@@ -207,10 +207,10 @@ def count_jobs(
         "limit": 0,
         "own": own,
     }
-    queries = load_queries("job_pages")
+    query = join_queries("job_pages", "judge_jobs", "find_page", "count_page")
     with _translated(), conn.transaction():
-        conn.execute(queries["disable_jit"])
-        row = conn.execute(queries["find_page"] + queries["count_page"], values).fetchone()
+        conn.execute(load_queries("job_pages")["disable_jit"])
+        row = conn.execute(query, values).fetchone()
     assert row is not None  # noqa: S101 - it selects one row
     return row[0], row[1] or {}
 
@@ -241,9 +241,8 @@ def find_job(conn: psycopg.Connection, name: str, *, zone: str) -> ListedJob | N
     """
     is_number = name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS
     values = {"name": name, "jobid": int(name) if is_number else None, "zone": zone}
-    rest: tuple[LiteralString, ...] = ("fare_page", "describe_page")
-    found = _read(conn, ("find_declared", *rest), {"name": name, "zone": zone})[0].job
-    return found or _read(conn, ("find_job", *rest), values)[0].job
+    found = _read(conn, ("find_declared", "fare_page"), {"name": name, "zone": zone})[0].job
+    return found or _read(conn, ("find_job", "fare_page"), values)[0].job
 
 
 def read_declaration(conn: psycopg.Connection, job: ListedJob) -> JobDeclaration:
@@ -281,18 +280,15 @@ class _Row:
     job: ListedJob | None
 
 
-def _read(
-    conn: psycopg.Connection, parts: tuple[LiteralString, ...], values: Mapping[str, object]
-) -> list[_Row]:
-    """Read jobs by a query of several parts; its plan is kept where the connection allows that."""
-    queries = load_queries("job_pages")
-    is_large = parts[0] == "find_page"
+def _read(conn: psycopg.Connection, parts: tuple[str, str], values: Mapping[str, object]) -> list[_Row]:
+    """Read jobs by a query whose parts say which; its plan is kept where the connection allows that."""
+    query = join_queries("job_pages", *parts, "describe_page", "show_page")
+    is_large = parts[0] == "judge_jobs"
     with _translated(), conn.cursor(row_factory=dict_row, binary=True) as cursor:
-        query = "".join([queries[part] for part in parts])
         if not is_large:
             return [_make_row(row) for row in cursor.execute(query, values, prepare=True)]
         with conn.transaction():
-            conn.execute(queries["disable_jit"])
+            conn.execute(load_queries("job_pages")["disable_jit"])
             return [_make_row(row) for row in cursor.execute(query, values)]
 
 

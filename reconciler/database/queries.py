@@ -26,3 +26,14 @@ def load_queries(module: str) -> Mapping[str, LiteralString]:
     """
     parts = _NAME.split(read_resource("sql", "queries", f"{module}.sql"))
     return {name: text.strip().removesuffix(";") for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def join_queries(module: str, *names: str) -> LiteralString:
+    """Make one query of several parts.
+
+    Args:
+        module: As for `load_queries`.
+        *names: Of the parts, in their order.
+    """
+    queries = load_queries(module)
+    return "\n".join([queries[name] for name in names])

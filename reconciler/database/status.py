@@ -1,4 +1,4 @@
-"""Read how every job fares, in two queries whatever the number of jobs."""
+"""Read how every job fares, in two queries whatever the number of jobs; one is made of the parts of pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from psycopg.rows import class_row
 
 from reconciler.errors import MigrationError
 
-from .queries import load_queries
+from .queries import join_queries, load_queries
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -22,6 +22,9 @@ State = Literal[
 ]
 
 TickState = Literal["seen", "late", "not_yet", "none", "unknown"]
+
+STATUS_PARTS = ("judge_jobs", "find_all", "describe_page", "show_status")
+"""The query of `read_status`, among those of pages of jobs."""
 
 _SILENT = 5 * 60.0
 
@@ -167,11 +170,11 @@ def read_status(conn: psycopg.Connection, zone: str) -> list[JobStatus]:
     Raises:
         MigrationError: The schema is of an earlier release.
     """
-    queries = load_queries("status")
+    query = join_queries("job_pages", *STATUS_PARTS)
     try:
         with conn.transaction(), conn.cursor(row_factory=class_row(JobStatus), binary=True) as cursor:
-            conn.execute(queries["disable_jit"])
-            return cursor.execute(queries["read_status"], {"zone": zone}).fetchall()
+            conn.execute(load_queries("job_pages")["disable_jit"])
+            return cursor.execute(query, {"zone": zone, "query": None, "own": True}).fetchall()
     except (UndefinedColumn, UndefinedTable) as error:
         raise MigrationError(
             "the schema reconciler on this target is of an earlier release", remedy="run reconciler migrate"

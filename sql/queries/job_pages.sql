@@ -2,10 +2,11 @@
 -- Compiling the query takes longer than executing it for 10,000 jobs.
 SET LOCAL jit = off;
 
--- A page is read by one query of two parts: first which jobs, which is find_page or find_job; then what is known of them,
--- which is describe_page.
+-- A page is read by one query of several parts: which jobs and how they fare, which is judge_jobs with find_page, or with
+-- fare_page one of those that find few; then what else is known of them, which is describe_page; then show_page. The
+-- status of all jobs is find_all between judge_jobs and describe_page, and show_status.
 
--- name: find_page
+-- name: judge_jobs
 -- What tells states apart is found for all jobs at once, without a look at the runs in our log. Direct jobs, and entries
 -- that nobody declared, have only pg_cron's records, which have no index but on runid: the newest are enough.
 WITH listed AS MATERIALIZED (
@@ -87,7 +88,10 @@ WITH listed AS MATERIALIZED (
                 ELSE 'no_entry' END AS state
       FROM fared f
      WHERE %(own)s OR NOT starts_with(f.name, 'reconciler-')
-), fitting AS NOT MATERIALIZED (
+)
+
+-- name: find_page
+, fitting AS NOT MATERIALIZED (
     SELECT * FROM judged
      WHERE is_match AND (%(owner)s::text IS NULL OR owner = %(owner)s) AND (%(kind)s::text IS NULL OR kind = %(kind)s)
        AND (%(state)s::text IS NULL OR state = %(state)s)
@@ -101,6 +105,12 @@ WITH listed AS MATERIALIZED (
      WHERE %(after_name)s::text IS NULL OR (name, number) > (%(after_name)s COLLATE "C", %(after_number)s::bigint)
      ORDER BY name, number
      LIMIT %(limit)s
+)
+
+-- name: find_all
+-- What was declared, all of it.
+, page AS MATERIALIZED (
+    SELECT * FROM judged WHERE kind <> 'entry'
 )
 
 -- name: find_named_page
@@ -222,6 +232,7 @@ WITH head AS (
 )
 
 -- name: describe_page
+-- Whatever is read of a job's runs comes through the index on (job_name, run_at), twenty rows at the most.
 , newest AS (
     SELECT r.jobid, r.start_time, r.end_time - r.start_time AS duration,
            CASE WHEN r.status IN ('succeeded', 'failed') THEN r.status ELSE 'running' END AS status,
@@ -242,51 +253,63 @@ WITH head AS (
       FROM newest n
      WHERE n.place <= 20
      GROUP BY n.jobid
+), described AS (
+    SELECT a.number, a.name, a.kind, a.owner, a.jobid, coalesce(d.source, '') AS source, d.spec ->> 'description' AS description,
+           CASE WHEN json_typeof(d.spec -> 'labels') = 'object' THEN d.spec -> 'labels' ELSE '{}' END AS labels,
+           a.jobid IS NOT NULL AS scheduled, a.schedule, a.active, a.is_hidden,
+           CASE WHEN a.is_direct THEN direct.status ELSE last.status END     AS last_status,
+           CASE WHEN a.is_direct THEN direct.run_at ELSE last.run_at END     AS last_run_at,
+           CASE WHEN a.is_direct THEN direct.error ELSE last.error END       AS last_error,
+           CASE WHEN a.is_direct THEN direct.duration ELSE last.duration END AS last_duration,
+           CASE WHEN a.retired_until IS NOT NULL THEN NULL
+                WHEN a.is_waiting THEN a.waits_until
+                -- Not when its entry fires, where that comes more often than the job is due.
+                WHEN a.active AND t.name IS NOT NULL THEN reconciler.find_due(t, a.schedule, now(), %(zone)s)
+                -- pg_cron counts seconds from the last start.
+                WHEN a.active AND a.schedule ~* 'second'
+                THEN greatest(reconciler.next_fire(a.schedule, coalesce(last.run_at, direct.run_at, now()), 'GMT'), now())
+                WHEN a.active THEN reconciler.next_fire(a.schedule, now(), %(zone)s) END AS next_run_at,
+           coalesce(d.spec ->> 'timezone', '') AS timezone,
+           CASE WHEN json_typeof(d.spec -> 'after') = 'array'
+                THEN ARRAY(SELECT json_array_elements_text(d.spec -> 'after')) ELSE '{}' END AS after,
+           (d.spec ->> 'once')::timestamptz AS once_at,
+           a.consecutive_failures, a.running_since, a.is_queued, a.paused, p.until AS paused_until,
+           coalesce(p.reason, '') AS pause_reason, coalesce(p.paused_by, '') AS paused_by, a.retired_until, a.open_alerts, a.has_missed,
+           coalesce(CASE WHEN a.is_direct THEN direct.statuses ELSE recent.statuses END, '{}') AS recent_statuses,
+           coalesce(CASE WHEN a.is_direct THEN direct.seconds ELSE recent.seconds END, '{}')   AS recent_seconds
+      FROM page a
+      -- Through its index: a page is short, which the server does not know.
+      LEFT JOIN LATERAL (
+           SELECT * FROM reconciler.definitions d
+            WHERE d.name = a.name COLLATE "default" AND a.kind <> 'entry' OFFSET 0) AS d ON true
+      LEFT JOIN reconciler.timings t ON t.name = d.name
+      LEFT JOIN reconciler.pauses p ON a.paused AND p.job_name = d.name
+      LEFT JOIN direct ON direct.jobid = a.jobid
+      LEFT JOIN LATERAL (
+           SELECT l.status, l.run_at, l.error_message AS error, l.completed_at - l.run_at AS duration
+             FROM reconciler.cron_execution_log l
+            WHERE l.job_name = d.name ORDER BY l.run_at DESC LIMIT 1) AS last ON true
+      LEFT JOIN LATERAL (
+           -- In the order of the index: sorting once more would take longer than all the rest.
+           SELECT array_agg(l.status) AS statuses,
+                  array_agg(extract(epoch FROM l.completed_at - l.run_at)::double precision) AS seconds
+             FROM (SELECT status, run_at, completed_at FROM reconciler.cron_execution_log
+                    WHERE job_name = d.name ORDER BY run_at DESC LIMIT 20) AS l) AS recent ON true
 )
-SELECT head.total, head.counts, head.is_hiding, a.number,
-       a.name, a.kind, a.owner, a.jobid, coalesce(d.source, '') AS source, d.spec ->> 'description' AS description,
-       CASE WHEN json_typeof(d.spec -> 'labels') = 'object' THEN d.spec -> 'labels' ELSE '{}' END AS labels,
-       a.jobid IS NOT NULL AS scheduled, a.schedule, a.active, a.is_hidden,
-       CASE WHEN a.is_direct THEN direct.status ELSE last.status END     AS last_status,
-       CASE WHEN a.is_direct THEN direct.run_at ELSE last.run_at END     AS last_run_at,
-       CASE WHEN a.is_direct THEN direct.error ELSE last.error END       AS last_error,
-       CASE WHEN a.is_direct THEN direct.duration ELSE last.duration END AS last_duration,
-       CASE WHEN a.retired_until IS NOT NULL THEN NULL
-            WHEN a.is_waiting THEN a.waits_until
-            -- Not when its entry fires, where that comes more often than the job is due.
-            WHEN a.active AND t.name IS NOT NULL THEN reconciler.find_due(t, a.schedule, now(), %(zone)s)
-            -- pg_cron counts seconds from the last start.
-            WHEN a.active AND a.schedule ~* 'second'
-            THEN greatest(reconciler.next_fire(a.schedule, coalesce(last.run_at, direct.run_at, now()), 'GMT'), now())
-            WHEN a.active THEN reconciler.next_fire(a.schedule, now(), %(zone)s) END AS next_run_at,
-       coalesce(d.spec ->> 'timezone', '') AS timezone,
-       CASE WHEN json_typeof(d.spec -> 'after') = 'array'
-            THEN ARRAY(SELECT json_array_elements_text(d.spec -> 'after')) ELSE '{}' END AS after,
-       (d.spec ->> 'once')::timestamptz AS once_at,
-       a.consecutive_failures, a.running_since, a.is_queued, a.paused, p.until AS paused_until,
-       coalesce(p.reason, '') AS pause_reason, coalesce(p.paused_by, '') AS paused_by, a.retired_until, a.open_alerts, a.has_missed,
-       coalesce(CASE WHEN a.is_direct THEN direct.statuses ELSE recent.statuses END, '{}') AS recent_statuses,
-       coalesce(CASE WHEN a.is_direct THEN direct.seconds ELSE recent.seconds END, '{}')   AS recent_seconds
+
+-- name: show_page
+-- Where there is no job there is one row without any.
+SELECT head.total, head.counts, head.is_hiding, a.*
   FROM head
-  LEFT JOIN page a ON true
-  -- Through its index: a page is short, which the server does not know.
-  LEFT JOIN LATERAL (
-       SELECT * FROM reconciler.definitions d
-        WHERE d.name = a.name COLLATE "default" AND a.kind <> 'entry' OFFSET 0) AS d ON true
-  LEFT JOIN reconciler.timings t ON t.name = d.name
-  LEFT JOIN reconciler.pauses p ON a.paused AND p.job_name = d.name
-  LEFT JOIN direct ON direct.jobid = a.jobid
-  LEFT JOIN LATERAL (
-       SELECT l.status, l.run_at, l.error_message AS error, l.completed_at - l.run_at AS duration
-         FROM reconciler.cron_execution_log l
-        WHERE l.job_name = d.name ORDER BY l.run_at DESC LIMIT 1) AS last ON true
-  LEFT JOIN LATERAL (
-       -- In the order of the index: sorting once more would take longer than all the rest.
-       SELECT array_agg(l.status) AS statuses,
-              array_agg(extract(epoch FROM l.completed_at - l.run_at)::double precision) AS seconds
-         FROM (SELECT status, run_at, completed_at FROM reconciler.cron_execution_log
-                WHERE job_name = d.name ORDER BY run_at DESC LIMIT 20) AS l) AS recent ON true
+  LEFT JOIN described a ON true
  ORDER BY a.name, a.number;
+
+-- name: show_status
+SELECT name, kind, owner, scheduled, schedule, active, is_hidden, last_status, last_run_at, last_error, last_duration,
+       next_run_at, timezone, after, once_at, consecutive_failures, running_since, is_queued, paused, paused_until,
+       pause_reason, paused_by, retired_until, open_alerts, has_missed, recent_statuses, recent_seconds
+  FROM described
+ ORDER BY owner, name COLLATE "default";
 
 -- name: read_declaration
 -- What was declared, and the entry as it is; nothing is hidden here that find_job has shown.

@@ -12,7 +12,7 @@ import pytest
 from reconciler.database.connect import connect
 from reconciler.database.job_pages import JobPage, count_jobs, find_job, read_job_page, read_named_page
 from reconciler.database.migrate import load_migrations
-from reconciler.database.queries import load_queries
+from reconciler.database.queries import join_queries
 from reconciler.database.status import JobStatus, State, read_status
 from reconciler.errors import MigrationError
 from tests.declared import LATER, NEVER, Site, after, channel, job, once, queue, worker
@@ -288,8 +288,7 @@ def test_the_log_is_read_for_the_jobs_of_the_page_alone(site: Site) -> None:
         "limit": 51,
         "own": False,
     }
-    queries = load_queries("job_pages")
-    query = queries["find_page"] + queries["describe_page"]
+    query = join_queries("job_pages", "judge_jobs", "find_page", "describe_page", "show_page")
     with connect(site.dsn) as conn:
         plan = "\n".join(line for (line,) in conn.execute(b"EXPLAIN " + query.encode(), values))
     assert "Seq Scan on cron_execution_log" not in plan, plan
