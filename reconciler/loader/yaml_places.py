@@ -162,16 +162,3 @@ class Places:
         if isinstance(last, str) and last in node.keys:
             return node.keys[last]
         return self.find(path)
-
-
-def locate(text: str, path: Path) -> tuple[int, int]:
-    """Find the place of one value.
-
-    Args:
-        text: The YAML text.
-        path: Keys and numbers from 0, from the top.
-
-    Returns:
-        Line and column, from 1, of the value, or of the nearest value around it.
-    """
-    return Places(text).find(path)

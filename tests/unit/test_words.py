@@ -16,7 +16,6 @@ from reconciler.core.times.words import (
     describe_clock_changes,
     describe_instant,
     describe_rule,
-    describe_schedule,
     describe_timing,
 )
 
@@ -104,7 +103,7 @@ def _local(schedule: str, **fields: Any) -> Timing:
 )
 def test_schedules_are_said_in_words(schedule: str, words: str) -> None:
     """As a person would say them, with the zone where it matters."""
-    assert describe_schedule(schedule, _OSLO) == words
+    assert describe_timing(make_entry_timing(schedule, _OSLO)) == words
 
 
 @pytest.mark.parametrize(
@@ -119,7 +118,7 @@ def test_schedules_are_said_in_words(schedule: str, words: str) -> None:
 )
 def test_the_zone_is_said_where_it_matters(schedule: str, zone: str, words: str) -> None:
     """A pace is the same in every zone whose clocks are whole hours from UTC, or as much as the pace."""
-    assert describe_schedule(schedule, zone) == words
+    assert describe_timing(make_entry_timing(schedule, zone)) == words
 
 
 @pytest.mark.parametrize(

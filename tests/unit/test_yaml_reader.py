@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.loader.yaml_places import Places, locate
+from reconciler.loader.yaml_places import Places
 from reconciler.loader.yaml_reader import DEPTH_LIMIT, read_yaml
 
 _TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12)
@@ -227,19 +227,19 @@ def test_every_value_is_located(value: object, flow: bool) -> None:
     root = yaml.compose(text)
     assert root is not None
     for path, line, column in _nodes(root, ()):
-        assert locate(text, path) == (line, column)
+        assert Places(text).find(path) == (line, column)
 
 
 def test_a_missing_value_is_located_at_what_is_around_it() -> None:
     """A path that leads nowhere ends at the nearest value."""
     text = "jobs:\n  a: {b: 1}\n"
-    assert locate(text, ("jobs", "a", "x", 3)) == (2, 6)
-    assert locate("", ("a",)) == (1, 1)
+    assert Places(text).find(("jobs", "a", "x", 3)) == (2, 6)
+    assert Places("").find(("a",)) == (1, 1)
 
 
 def test_values_below_an_alias_are_located_at_the_anchor() -> None:
     """The alias has its own place; what it stands for is found where it was written."""
     text = "a: &x\n  b: 1\nc: *x\n"
-    assert locate(text, ("c",)) == (3, 4)
-    assert locate(text, ("c", "b")) == (2, 6)
+    assert Places(text).find(("c",)) == (3, 4)
+    assert Places(text).find(("c", "b")) == (2, 6)
     assert Places(text).find_key(("c", "b")) == (2, 3)

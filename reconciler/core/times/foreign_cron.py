@@ -36,11 +36,6 @@ _MINUTE: Final = timedelta(minutes=1)
 _LAST_WEEKDAY: Final = re.compile(r"\b([0-7]|sun|mon|tue|wed|thu|fri|sat)l(?=,|$)", re.IGNORECASE)
 _HASHED: Final = re.compile(r"\b[hr]\b|\br\(|\bh\(", re.IGNORECASE)
 _NUMBERED_DAY: Final = re.compile(r"(?<![#\d])[0-7](?!\d)")
-_WAYS: Final = {
-    5: ("",),
-    6: ("with seconds first", "with seconds last"),
-    7: ("with seconds first and years last",),
-}
 _SPREADS: Final[dict[str, dict[str, Any]]] = {
     "h * * * *": {"every": "1h", "spread": "1h"},
     "h h * * *": {"daily": "00:00", "spread": "24h"},

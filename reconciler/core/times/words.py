@@ -20,7 +20,6 @@ from reconciler.core.times.rule_times import (
     spell_numbers,
     spell_ordinal,
 )
-from reconciler.core.times.timings import make_entry_timing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,22 +64,6 @@ def describe_timing(timing: Timing) -> str:
     text = ", ".join(parts)
     zone = timing.blackout_zone or timing.zone
     return text if not timing.blackout or (says_zone and zone == timing.zone) else f"{text} {zone}"
-
-
-def describe_schedule(text: str, zone: str) -> str:
-    """Say when an entry of pg_cron fires.
-
-    Args:
-        text: Its schedule, without problems.
-        zone: In which pg_cron reads schedules.
-
-    Returns:
-        As `describe_timing`.
-
-    Raises:
-        ValueError: The schedule cannot be read.
-    """
-    return describe_timing(make_entry_timing(text, zone))
 
 
 def describe_clock_changes(timing: Timing, *, since: datetime = _RECENT) -> str:
