@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from reconciler.core.bearer_tokens import read_bearer
+from reconciler.core.bearer_tokens import make_challenge, read_bearer
 from reconciler.core.endpoint_requests import Problem
 from reconciler.runtime.endpoint_answers import make_unauthorized
 
@@ -131,9 +131,7 @@ def make_run_access(service: Service) -> Authorize:
                 status=403,
                 detail=f"the token {caller.name} lacks the scope run",
                 remedy="make one with reconciler token create --scope run",
-                headers={
-                    "WWW-Authenticate": 'Bearer realm="reconciler", error="insufficient_scope", scope="run"'
-                },
+                headers={"WWW-Authenticate": make_challenge("insufficient_scope", scope="run")},
             )
         return None
 

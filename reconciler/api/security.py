@@ -9,6 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 from starlette.concurrency import run_in_threadpool
 
 from reconciler.core.api_tokens import find_state, is_match, parse_token
+from reconciler.core.bearer_tokens import make_challenge
 from reconciler.database.api_tokens import find_token, note_use
 
 from .callers import Caller
@@ -62,10 +63,9 @@ async def authenticate(
     Raises:
         ProblemError: 401 without a right token, 403 without the scope.
     """
-    challenge = 'Bearer realm="reconciler"'
     remedy = "send the header Authorization: Bearer, with a token of reconciler token create"
     if credentials is None:
-        raise ProblemError(401, "the request brings no token", remedy, {"WWW-Authenticate": challenge})
+        raise ProblemError(401, "the request brings no token", remedy, {"WWW-Authenticate": make_challenge()})
     token = credentials.credentials
     caller = service.known_callers.find(token, service.now())
     if caller is None:
@@ -75,7 +75,7 @@ async def authenticate(
             401,
             "the token is unknown, expired or revoked",
             remedy,
-            {"WWW-Authenticate": f'{challenge}, error="invalid_token"'},
+            {"WWW-Authenticate": make_challenge("invalid_token")},
         )
     missing = [scope for scope in scopes.scopes if scope not in caller.scopes]
     if missing:
@@ -83,7 +83,7 @@ async def authenticate(
             403,
             f"the token {caller.name} lacks the scope {missing[0]}",
             f"make one with reconciler token create --scope {missing[0]}",
-            {"WWW-Authenticate": f'{challenge}, error="insufficient_scope", scope="{missing[0]}"'},
+            {"WWW-Authenticate": make_challenge("insufficient_scope", scope=missing[0])},
         )
     request.state.caller = caller
     return caller

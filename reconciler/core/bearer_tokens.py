@@ -1,4 +1,4 @@
-"""Bearer tokens (RFC 6750): which ones may be given out, and whether a call brings one of them."""
+"""Bearer tokens (RFC 6750): which ones may be given out, whether a call brings one, what it is told else."""
 
 from __future__ import annotations
 
@@ -70,6 +70,17 @@ def read_bearer(authorization: str | None) -> str | None:
     """
     scheme, _, token = (authorization or "").strip().partition(" ")
     return (token.strip() or None) if scheme.lower() == "bearer" else None
+
+
+def make_challenge(error: str = "", *, scope: str = "") -> str:
+    """Make the header WWW-Authenticate of an answer to a call that may not come in.
+
+    Args:
+        error: Of RFC 6750, section 3.1; "" where the call brings no token.
+        scope: That the token lacks; "" for none.
+    """
+    named = {"realm": "reconciler", "error": error, "scope": scope}
+    return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in named.items() if value)
 
 
 def _digest(value: str) -> bytes:

@@ -7,6 +7,7 @@ from collections import Counter
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
+from reconciler.core.bearer_tokens import make_challenge
 from reconciler.core.endpoint_requests import Problem
 from reconciler.errors import (
     BusyError,
@@ -57,12 +58,11 @@ def make_unauthorized(*, is_given: bool) -> Problem:
     Args:
         is_given: Whether it brings another one.
     """
-    challenge = 'Bearer realm="reconciler"'
     return Problem(
         status=401,
         detail="the token is not one of this endpoint's" if is_given else "the call brings no token",
         remedy="send the header Authorization: Bearer, with the token of this endpoint",
-        headers={"WWW-Authenticate": f'{challenge}, error="invalid_token"' if is_given else challenge},
+        headers={"WWW-Authenticate": make_challenge("invalid_token" if is_given else "")},
     )
 
 
