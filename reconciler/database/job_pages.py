@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from psycopg.errors import UndefinedColumn, UndefinedTable
 from psycopg.rows import class_row, dict_row
 
-from reconciler.errors import MigrationError
-
 from .queries import join_queries, load_queries
-from .status import JobStatus, State
+from .status import JobStatus, State, refuse_older_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     import psycopg
 
@@ -208,7 +204,7 @@ def count_jobs(
         "own": own,
     }
     query = join_queries("job_pages", "judge_jobs", "find_page", "count_page")
-    with _translated(), conn.transaction():
+    with refuse_older_schema(), conn.transaction():
         conn.execute(load_queries("job_pages")["disable_jit"])
         row = conn.execute(query, values).fetchone()
     assert row is not None  # noqa: S101 - it selects one row
@@ -284,22 +280,12 @@ def _read(conn: psycopg.Connection, parts: tuple[str, str], values: Mapping[str,
     """Read jobs by a query whose parts say which; its plan is kept where the connection allows that."""
     query = join_queries("job_pages", *parts, "describe_page", "show_page")
     is_large = parts[0] == "judge_jobs"
-    with _translated(), conn.cursor(row_factory=dict_row, binary=True) as cursor:
+    with refuse_older_schema(), conn.cursor(row_factory=dict_row, binary=True) as cursor:
         if not is_large:
             return [_make_row(row) for row in cursor.execute(query, values, prepare=True)]
         with conn.transaction():
             conn.execute(load_queries("job_pages")["disable_jit"])
             return [_make_row(row) for row in cursor.execute(query, values)]
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (UndefinedColumn, UndefinedTable) as error:
-        raise MigrationError(
-            "the schema reconciler on this target is of an earlier release", remedy="run reconciler migrate"
-        ) from error
 
 
 def _make_row(row: dict[str, Any]) -> _Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,7 @@ from reconciler.errors import MigrationError
 from .queries import join_queries, load_queries
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime, timedelta
 
     import psycopg
@@ -171,10 +173,24 @@ def read_status(conn: psycopg.Connection, zone: str) -> list[JobStatus]:
         MigrationError: The schema is of an earlier release.
     """
     query = join_queries("job_pages", *STATUS_PARTS)
+    with (
+        refuse_older_schema(),
+        conn.transaction(),
+        conn.cursor(row_factory=class_row(JobStatus), binary=True) as cursor,
+    ):
+        conn.execute(load_queries("job_pages")["disable_jit"])
+        return cursor.execute(query, {"zone": zone, "query": None, "own": True}).fetchall()
+
+
+@contextmanager
+def refuse_older_schema() -> Iterator[None]:
+    """Say of a query that asks for what is not there that the schema has to be migrated.
+
+    Raises:
+        MigrationError: The schema is of an earlier release, or there is none.
+    """
     try:
-        with conn.transaction(), conn.cursor(row_factory=class_row(JobStatus), binary=True) as cursor:
-            conn.execute(load_queries("job_pages")["disable_jit"])
-            return cursor.execute(query, {"zone": zone, "query": None, "own": True}).fetchall()
+        yield
     except (UndefinedColumn, UndefinedTable) as error:
         raise MigrationError(
             "the schema reconciler on this target is of an earlier release", remedy="run reconciler migrate"
