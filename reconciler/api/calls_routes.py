@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from reconciler.database.api_calls import ApiCall, list_calls
+from reconciler.database.api_calls import list_calls
 
 from .context import ServiceDep
 from .paging import Cursor, Page, PageLimit, decode_cursor, encode_cursor
 from .security import Reader
+from .values import Instant
 
 router = APIRouter(prefix="/api/v1", tags=["service"])
 
 
-class Call(BaseModel):
+class Call(BaseModel, from_attributes=True):
     """A write that was asked for."""
 
     id: int
-    at: datetime
-    ended_at: datetime | None = Field(description="Null while it goes on, and where it was cut off.")
+    at: Instant
+    ended_at: Instant | None = Field(description="Null while it goes on, and where it was cut off.")
     token_id: str
     caller: str = Field(description="What the token was made for.")
     action: str
@@ -39,22 +38,5 @@ def list_all(service: ServiceDep, _: Reader, limit: PageLimit, cursor: Cursor = 
     with service.connections.connection() as conn:
         found = list_calls(conn, before=before, limit=limit + 1)
     has_more = len(found) > limit
-    items = [_render(call) for call in found[:limit]]
+    items = [Call.model_validate(call) for call in found[:limit]]
     return Page(items=items, next_cursor=encode_cursor([items[-1].id]) if has_more else None)
-
-
-def _render(call: ApiCall) -> Call:
-    ended_at = None if call.ended_at is None else call.ended_at.astimezone(UTC)
-    return Call(
-        id=call.id,
-        at=call.at.astimezone(UTC),
-        ended_at=ended_at,
-        token_id=call.token_id,
-        caller=call.caller,
-        action=call.action,
-        subject=call.subject,
-        method=call.method,
-        path=call.path,
-        idempotency_key=call.idempotency_key,
-        status=call.status,
-    )
