@@ -184,3 +184,10 @@ def cli(tmp_path: Path, request: pytest.FixtureRequest, fork_server: ForkServer)
     """The command line, run as its users run it."""
     is_accepted = request.path.parent.name == "acceptance"
     return Cli(tmp_path, run_plain if is_accepted else fork_server.run)
+
+
+@pytest.fixture
+def shell(cli: Cli, site: Site) -> Cli:
+    """The command line in a folder whose default target is the database of `site`."""
+    (cli.directory / "reconciler.yaml").write_text(f'owner: shop\ntargets:\n  test: {{dsn: "{site.dsn}"}}\n')
+    return cli

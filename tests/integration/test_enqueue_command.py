@@ -27,13 +27,6 @@ def site(database: Database) -> Site:
     return site
 
 
-@pytest.fixture
-def shell(cli: Cli, site: Site) -> Cli:
-    """A folder whose default target is the database."""
-    (cli.directory / "reconciler.yaml").write_text(f'owner: shop\ntargets:\n  test: {{dsn: "{site.dsn}"}}\n')
-    return cli
-
-
 def row(site: Site, result: CliResult) -> dict[str, Any]:
     """Return the job whose id was printed, as all that was."""
     assert (result.exit_code, result.stderr) == (0, "")

@@ -31,13 +31,6 @@ def site(database: Database) -> Site:
     return site
 
 
-@pytest.fixture
-def shell(cli: Cli, site: Site) -> Cli:
-    """A folder whose default target is the database."""
-    (cli.directory / "reconciler.yaml").write_text(f'owner: shop\ntargets:\n  test: {{dsn: "{site.dsn}"}}\n')
-    return cli
-
-
 def read(shell: Cli, *arguments: str) -> Any:
     """Run a command that shows JSON, and read it."""
     result = shell(*arguments, "--json")

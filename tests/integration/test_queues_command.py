@@ -31,13 +31,6 @@ def site(database: Database) -> Site:
     return site
 
 
-@pytest.fixture
-def shell(cli: Cli, site: Site) -> Cli:
-    """A folder whose default target is the database."""
-    (cli.directory / "reconciler.yaml").write_text(f'owner: shop\ntargets:\n  test: {{dsn: "{site.dsn}"}}\n')
-    return cli
-
-
 def test_no_queues_are_told(shell: Cli) -> None:
     """In words, and as an empty list."""
     assert shell("queues").stdout == "No queues: nothing is declared, and nothing was queued.\n"

@@ -29,13 +29,6 @@ def site(database: Database) -> Site:
     return site
 
 
-@pytest.fixture
-def shell(cli: Cli, site: Site) -> Cli:
-    """A folder whose default target is the database."""
-    (cli.directory / "reconciler.yaml").write_text(f'owner: shop\ntargets:\n  test: {{dsn: "{site.dsn}"}}\n')
-    return cli
-
-
 def test_a_token_is_shown_once_and_kept_as_a_digest(shell: Cli, site: Site) -> None:
     """On standard output alone, for a pipe to the place where it belongs; advice goes to standard error."""
     made = shell("token", "create", "ci", "--scope", "write", "--scope", "read", "--expires", "90d")
