@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
+_ALL: Final = ("list_all", "follow_direct", "judge_jobs", "find_page")
+_FEW: Final = ("follow_direct", "fare_page")
 _MOST_DIGITS: Final = 18
 """Of a bigint, so that each number of so many digits is one."""
 
@@ -126,7 +128,7 @@ def read_job_page(
         "limit": limit + 1,
         "own": own,
     }
-    return _make_page(_read(conn, ("judge_jobs", "find_page"), values), limit)
+    return _make_page(_read(conn, _ALL, values), limit)
 
 
 def read_named_page(
@@ -165,7 +167,7 @@ def read_named_page(
         "limit": limit + 1,
         "own": own,
     }
-    return _make_page(_read(conn, ("find_named_page", "fare_page"), values), limit)
+    return _make_page(_read(conn, ("find_named_page", *_FEW), values), limit)
 
 
 def count_jobs(
@@ -203,7 +205,7 @@ def count_jobs(
         "limit": 0,
         "own": own,
     }
-    query = join_queries("job_pages", "judge_jobs", "find_page", "count_page")
+    query = join_queries("job_pages", *_ALL, "count_page")
     with refuse_older_schema(), conn.transaction():
         conn.execute(load_queries("job_pages")["disable_jit"])
         row = conn.execute(query, values).fetchone()
@@ -237,8 +239,8 @@ def find_job(conn: psycopg.Connection, name: str, *, zone: str) -> ListedJob | N
     """
     is_number = name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS
     values = {"name": name, "jobid": int(name) if is_number else None, "zone": zone}
-    found = _read(conn, ("find_declared", "fare_page"), {"name": name, "zone": zone})[0].job
-    return found or _read(conn, ("find_job", "fare_page"), values)[0].job
+    found = _read(conn, ("find_declared", *_FEW), {"name": name, "zone": zone})[0].job
+    return found or _read(conn, ("find_job", *_FEW), values)[0].job
 
 
 def read_declaration(conn: psycopg.Connection, job: ListedJob) -> JobDeclaration:
@@ -276,10 +278,10 @@ class _Row:
     job: ListedJob | None
 
 
-def _read(conn: psycopg.Connection, parts: tuple[str, str], values: Mapping[str, object]) -> list[_Row]:
+def _read(conn: psycopg.Connection, parts: tuple[str, ...], values: Mapping[str, object]) -> list[_Row]:
     """Read jobs by a query whose parts say which; its plan is kept where the connection allows that."""
     query = join_queries("job_pages", *parts, "describe_page", "show_page")
-    is_large = parts[0] == "judge_jobs"
+    is_large = parts is _ALL
     with refuse_older_schema(), conn.cursor(row_factory=dict_row, binary=True) as cursor:
         if not is_large:
             return [_make_row(row) for row in cursor.execute(query, values, prepare=True)]

@@ -25,7 +25,7 @@ State = Literal[
 
 TickState = Literal["seen", "late", "not_yet", "none", "unknown"]
 
-STATUS_PARTS = ("judge_jobs", "find_all", "describe_page", "show_status")
+STATUS_PARTS = ("list_all", "follow_direct", "judge_jobs", "take_all", "describe_page", "show_status")
 """The query of `read_status`, among those of pages of jobs."""
 
 _SILENT = 5 * 60.0

@@ -2,13 +2,13 @@
 -- Compiling the query takes longer than executing it for 10,000 jobs.
 SET LOCAL jit = off;
 
--- A page is read by one query of several parts: which jobs and how they fare, which is judge_jobs with find_page, or with
--- fare_page one of those that find few; then what else is known of them, which is describe_page; then show_page. The
--- status of all jobs is find_all between judge_jobs and describe_page, and show_status.
+-- A page is read by one query of several parts: which jobs, which is list_all or one of those that find few; what
+-- pg_cron's records say of them, follow_direct; how they fare, which is judge_jobs with find_page for all and fare_page
+-- for few; what else is known of them, describe_page; then show_page. The status of all jobs ends with show_status, and
+-- has take_all in place of find_page.
 
--- name: judge_jobs
--- What tells states apart is found for all jobs at once, without a look at the runs in our log. Direct jobs, and entries
--- that nobody declared, have only pg_cron's records, which have no index but on runid: the newest are enough.
+-- name: list_all
+-- What tells states apart is found for all jobs at once, without a look at the runs in our log.
 WITH listed AS MATERIALIZED (
     SELECT d.name COLLATE "C" AS name, 0::bigint AS number, d.kind, d.owner, d.jobid, j.schedule, j.active,
            d.retired_until, coalesce(d.spec ->> 'mode', '') = 'direct' AS is_direct,
@@ -31,21 +31,30 @@ WITH listed AS MATERIALIZED (
            %(query)s::text IS NULL OR strpos(lower(coalesce(j.jobname::text, '')), lower(%(query)s)) > 0
       FROM cron.job j
      WHERE NOT EXISTS (SELECT FROM reconciler.definitions d WHERE d.jobid = j.jobid)
-), recent AS MATERIALIZED (
+)
+
+-- name: follow_direct
+-- Direct jobs, and entries that nobody declared, have only pg_cron's records, which have no index but on runid: the newest
+-- are enough, and none are read where no job is direct.
+, recent AS MATERIALIZED (
     SELECT r.jobid, r.runid, r.status, r.start_time
       FROM cron.job_run_details r
       JOIN listed a ON a.jobid = r.jobid AND a.is_direct
-     WHERE r.runid > (SELECT coalesce(max(runid), 0) - 20000 FROM cron.job_run_details)
+     WHERE EXISTS (SELECT FROM listed l WHERE l.is_direct)
+       AND r.runid > (SELECT coalesce(max(runid), 0) - 20000 FROM cron.job_run_details)
 ), details AS (
     SELECT r.jobid,
-           max(r.start_time) FILTER (WHERE r.runid = ends.last AND r.status <> 'failed') AS running_since,
+           max(r.start_time) FILTER (WHERE r.runid = ends.last AND r.status NOT IN ('succeeded', 'failed')) AS running_since,
            -- The newest failures, down to the newest success.
            count(*) FILTER (WHERE r.status = 'failed')                                   AS failures
       FROM recent r
       JOIN (SELECT jobid, max(runid) AS last, max(runid) FILTER (WHERE status = 'succeeded') AS good
               FROM recent GROUP BY jobid) AS ends ON ends.jobid = r.jobid AND r.runid > coalesce(ends.good, 0)
      GROUP BY r.jobid
-), running AS (
+)
+
+-- name: judge_jobs
+, running AS (
     SELECT l.job_name, max(l.run_at) AS since,
            -- No worker has begun with any of them.
            bool_and(coalesce(q.status = 'pending', false)) AS is_queued
@@ -107,7 +116,7 @@ WITH listed AS MATERIALIZED (
      LIMIT %(limit)s
 )
 
--- name: find_all
+-- name: take_all
 -- What was declared, all of it.
 , page AS MATERIALIZED (
     SELECT * FROM judged WHERE kind <> 'entry'
@@ -186,24 +195,8 @@ WITH head AS (
 )
 
 -- name: fare_page
--- How the few that are listed fare; each table is looked into by an index, job by job, but pg_cron's records, which are
--- left alone where no job is direct.
-, recent AS MATERIALIZED (
-    SELECT r.jobid, r.runid, r.status, r.start_time
-      FROM cron.job_run_details r
-      JOIN listed a ON a.jobid = r.jobid AND a.is_direct
-     WHERE EXISTS (SELECT FROM listed l WHERE l.is_direct)
-       AND r.runid > (SELECT coalesce(max(runid), 0) - 20000 FROM cron.job_run_details)
-), details AS (
-    SELECT r.jobid,
-           max(r.start_time) FILTER (WHERE r.runid = ends.last AND r.status NOT IN ('succeeded', 'failed')) AS running_since,
-           -- The newest failures, down to the newest success.
-           count(*) FILTER (WHERE r.status = 'failed')                                   AS failures
-      FROM recent r
-      JOIN (SELECT jobid, max(runid) AS last, max(runid) FILTER (WHERE status = 'succeeded') AS good
-              FROM recent GROUP BY jobid) AS ends ON ends.jobid = r.jobid AND r.runid > coalesce(ends.good, 0)
-     GROUP BY r.jobid
-), page AS (
+-- How the few that are listed fare; each table is looked into by an index, job by job.
+, page AS (
     SELECT a.*, j.schedule, j.active, o.status = 'pending' AND o.active AS is_waiting, o.run_at AS waits_until,
            a.jobid IS NOT NULL AND j.jobid IS NULL AND row_security_active('cron.job') AS is_hidden,
            coalesce(s.consecutive_failures, details.failures, 0)::integer AS consecutive_failures,

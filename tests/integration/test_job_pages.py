@@ -288,7 +288,9 @@ def test_the_log_is_read_for_the_jobs_of_the_page_alone(site: Site) -> None:
         "limit": 51,
         "own": False,
     }
-    query = join_queries("job_pages", "judge_jobs", "find_page", "describe_page", "show_page")
+    query = join_queries(
+        "job_pages", "list_all", "follow_direct", "judge_jobs", "find_page", "describe_page", "show_page"
+    )
     with connect(site.dsn) as conn:
         plan = "\n".join(line for (line,) in conn.execute(b"EXPLAIN " + query.encode(), values))
     assert "Seq Scan on cron_execution_log" not in plan, plan
