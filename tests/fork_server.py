@@ -263,8 +263,13 @@ def import_package() -> None:
     assert len(files) == 5, f"imports opened files: {files}"  # standard streams, the socket, the list itself
 
 
-def serve(calls: socket.socket) -> None:
-    """Fork for each call until the socket ends; return in a child, when it has become the call's process."""
+def serve(calls: socket.socket, interrupt: Any) -> None:
+    """Fork for each call until the socket ends; return in a child, when it has become the call's process.
+
+    Args:
+        calls: Where they come from.
+        interrupt: What a process started here does at SIGINT.
+    """
     import gc
 
     gc.collect()
@@ -290,6 +295,7 @@ def serve(calls: socket.socket) -> None:
                     selector.close()
                     calls.detach()
                     _become(files)
+                    signal.signal(signal.SIGINT, interrupt)
                     return
                 *others, teller = files
                 for one in others:
@@ -320,16 +326,15 @@ def _become(files: list[int]) -> None:
     sys.argv = ["-m", *call["args"]]
     sys.orig_argv = [sys.executable, "-m", "reconciler", *call["args"]]
     sys.modules["__main__"] = types.ModuleType("__main__")
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests and the calls
+    INTERRUPT = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests and the calls
     del sys.path[0]  # the folder of the tests' modules
     SOCKET = socket.socket(fileno=int(sys.argv[1]))
     with warnings.catch_warnings():  # a library may set filters, for all where it is imported
         import_package()
     sys.path.insert(0, "")
     SOCKET.send(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})).encode())
-    serve(SOCKET)
+    serve(SOCKET, INTERRUPT)
     runpy._run_module_as_main("reconciler")  # type: ignore[attr-defined]
