@@ -270,8 +270,9 @@ def _add_runs(conn: psycopg.Connection, specs: tuple[Spec, ...], chance: random.
                 status, took = failure.status, usual * 5
                 told = {key: getattr(failure, key) for key in told}
             elif chance.random() < 0.03:
-                status, took = "timed_out", 30.0
-                told["message"] = "it took longer than its timeout of 30s, and was cancelled"
+                status, took = "failed", usual * 1.5
+                told["message"] = "could not serialize access due to concurrent update"
+                told["sqlstate"] = "40001"
             conn.execute(_ADD_RUN, {**values, **told, "status": status, "end": at + timedelta(seconds=took)})
         if times:
             conn.execute(_ADD_STATE, {"name": spec.name, "failures": failure.newest if failure else 0})

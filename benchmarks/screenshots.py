@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-import threading
 import time
-from contextlib import chdir, contextmanager
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-import uvicorn
 from playwright.sync_api import sync_playwright
 
 from benchmarks.sample_site import fill_site, launch, open_files, tick, write_project
@@ -20,6 +18,7 @@ from reconciler.api.context import Service
 from reconciler.api.service import make_service_app
 from reconciler.runtime.local import start_local_server, stop_local_server
 from reconciler.runtime.thread_connections import ThreadConnections
+from tests.calling import serve
 from tests.installations import find_test_installation
 
 if TYPE_CHECKING:
@@ -53,7 +52,6 @@ class Shot:
 SHOTS: Final = (
     Shot(name="jobs", path="/"),
     Shot(name="job", path="/jobs/update-restaurant-ratings"),
-    Shot(name="calendar", path="/calendar"),
     Shot(name="queues", path="/queues/outreach"),
     Shot(name="phone", path="/", size=_PHONE),
     Shot(name="dark", path="/", scheme="dark"),
@@ -62,34 +60,16 @@ SHOTS: Final = (
 MORE: Final = tuple(
     Shot(name=f"more-{name}", path=path)
     for name, path in (
-        *(("queues", "/queues"), ("revisions", "/revisions"), ("revision", "/revisions/3")),
+        *(
+            ("calendar", "/calendar"),
+            ("queues", "/queues"),
+            ("revisions", "/revisions"),
+            ("revision", "/revisions/3"),
+        ),
         *(("alerts", "/alerts"), ("run", "/runs/1"), ("day", "/calendar?day={today}")),
         *(("queued", "/queues/outreach?status=failed"), ("login", "/login"), ("missing", "/jobs/none")),
     )
 )
-
-
-@contextmanager
-def serving(service: Service) -> Iterator[str]:
-    """Serve as long as it is needed.
-
-    Args:
-        service: What to serve.
-
-    Yields:
-        Its address.
-    """
-    config = uvicorn.Config(make_service_app(service), port=0, log_level="warning", lifespan="on")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(30)
 
 
 def take(browser: Browser, address: str, token: str, shot: Shot, folder: Path, *, full: bool) -> Path:
@@ -147,7 +127,8 @@ def main() -> None:
             service = Service(
                 connections=ThreadConnections(server.dsn), target="production", files=open_files(folder)
             )
-            with serving(service) as address:
+            with serve(make_service_app(service)) as client:
+                address = f"http://127.0.0.1:{client.port}"
                 if options.serve:
                     tick(server.dsn)
                     input(f"{address}  {token}\nEnter ends it. ")
@@ -170,7 +151,7 @@ def _list_shots(*, every: bool) -> Iterator[Shot]:
     if not every:
         yield from SHOTS
         return
-    for shot in (*SHOTS[:4], *MORE, SHOTS[-1]):
+    for shot in (*SHOTS[:3], *MORE, SHOTS[-1]):
         yield shot
         yield Shot(name=f"{shot.name}-dark", path=shot.path, scheme="dark")
         yield Shot(name=f"{shot.name}-phone", path=shot.path, size=_PHONE)
