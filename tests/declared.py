@@ -182,7 +182,7 @@ class Site:
 
     def rows(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
         """Run a query as superuser, whoever this site connects as, and return all rows."""
-        with self.database.server.connect() as conn:
+        with self.database.session() as conn:
             return conn.execute(query, values).fetchall()
 
     def run(self, statement: LiteralString, *values: object) -> None:
@@ -203,7 +203,7 @@ class Site:
             "SELECT c.oid::regclass::text FROM pg_class c WHERE c.relkind = 'r' AND"
             " (c.relnamespace = to_regnamespace('reconciler') OR c.oid = 'cron.job'::regclass) ORDER BY 1"
         )
-        with self.database.server.connect() as conn:
+        with self.database.session() as conn:
             return {
                 name: conn.execute(
                     f"SELECT t.ctid::text, t.xmin::text, t::text FROM {name} t ORDER BY 1".encode()

@@ -64,7 +64,7 @@ def log(site: Site, name: str = "a", *columns: str) -> list[tuple[Any, ...]]:
     """Return columns of a job's runs, oldest first; its status alone as the only one of a tuple."""
     names = sql.SQL(", ").join(sql.Identifier(column) for column in columns or ("status",))
     query = sql.SQL("SELECT {} FROM reconciler.cron_execution_log WHERE job_name = %s ORDER BY id")
-    with site.database.server.connect() as conn:
+    with site.database.session() as conn:
         return conn.execute(query.format(names), [name]).fetchall()
 
 

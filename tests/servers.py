@@ -18,11 +18,17 @@ from reconciler.runtime.local import find_local_server, start_local_server
 from tests.kept_schema import SchemaKeeper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from psycopg import Connection
 
     from tests.container import Container
+
+SESSION_SETTINGS: LiteralString = """
+    SELECT array(SELECT (s.*)::text FROM pg_db_role_setting s ORDER BY 1),
+           (SELECT (a.*)::text FROM pg_authid a WHERE rolname = session_user)
+"""
+"""What a new session begins with, but for the server's own settings, which every session reads again."""
 
 CLEAN = (Path(__file__).parent / "postgres" / "clean.sql").read_bytes()
 
@@ -271,6 +277,7 @@ class Database:
 
     server: Server
     connections: list[Connection] = field(default_factory=list)
+    _idle: list[tuple[Connection, object]] = field(default_factory=list)
 
     @property
     def dsn(self) -> str:
@@ -292,11 +299,43 @@ class Database:
         self.connections.append(conn)
         return conn
 
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Connection]:
+        """Lend a superuser's session, kept from one statement to the next: to start one takes much longer.
+
+        Yields:
+            The connection, autocommit. What it set, locked or made for itself is gone afterwards.
+        """
+        conn, settings = self._take_idle() or self._start_session()
+        try:
+            yield conn
+            conn.commit()
+            conn.execute("DISCARD ALL")
+        except BaseException:
+            conn.close()
+            raise
+        self._idle.append((conn, settings))
+
+    def _start_session(self) -> tuple[Connection, object]:
+        conn = psycopg.connect(self.dsn, autocommit=True, connect_timeout=10, prepare_threshold=None)
+        return conn, conn.execute(SESSION_SETTINGS).fetchone()
+
+    def _take_idle(self) -> tuple[Connection, object] | None:
+        """Take a session that lives, and that would begin with the same settings now."""
+        while self._idle:
+            conn, settings = self._idle.pop()
+            with contextlib.suppress(psycopg.Error):
+                if conn.execute(SESSION_SETTINGS).fetchone() == settings:
+                    return conn, settings
+            conn.close()
+        return None
+
     def close(self) -> None:
         """Close every connection that the test opened."""
-        for conn in self.connections:
+        for conn in [*self.connections, *(conn for conn, _ in self._idle)]:
             conn.close()
         self.connections.clear()
+        self._idle.clear()
 
 
 def wait_until(
