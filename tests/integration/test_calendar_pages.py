@@ -101,7 +101,9 @@ def test_it_is_made_once_for_all_who_look(
 
 
 def test_nothing_at_all_is_said(served: Served) -> None:
-    """But for the tool's own entries, which come every few seconds."""
+    """But for what comes every few seconds, which has no place on the map."""
+    served.site.run("SELECT cron.schedule('every-second', '1 second', 'SELECT 1')")
     page = Browser(served, "read").look("/calendar")
     assert "Nothing starts." in page.text
+    assert "since they start every few seconds: every-second" in page.text
     assert "No herds" in page.text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from hashlib import sha256
@@ -14,6 +14,7 @@ from markupsafe import Markup
 from reconciler.api.problems import ProblemError
 from reconciler.core.times.calendars import WEEK, describe_limit, has_gaps, make_calendar, name_some
 from reconciler.core.times.clocks import find_zone
+from reconciler.core.times.heat import make_load
 from reconciler.core.times.herd_times import DAYS
 from reconciler.core.times.herds import find_capacity
 from reconciler.core.times.occurrences import UTC_NAMES, clock_of
@@ -65,7 +66,8 @@ class Drawn:
     """A calendar as the page shows it, so that it is drawn once for all who look.
 
     Attributes:
-        calendar: What there is.
+        calendar: What there is, without the load that it was made of, which is large.
+        base: The names of those that start every few seconds.
         at: When that was so.
         picture: The map.
         scale: What its shades mean.
@@ -74,6 +76,7 @@ class Drawn:
     """
 
     calendar: Calendar
+    base: tuple[str, ...]
     at: datetime
     picture: Markup
     scale: Markup
@@ -175,7 +178,8 @@ def _draw(service: Service, number: int | None) -> Drawn:
     picture, scale, numbers = draw_heat(calendar), draw_scale(calendar), draw_table(calendar)
     told = (picture, scale, numbers, calendar.herds, calendar.busiest, calendar.paused, calendar.load.base)
     return Drawn(
-        calendar=calendar,
+        calendar=replace(calendar, load=make_load((), calendar.load.stretch)),
+        base=calendar.load.base,
         at=table.at,
         picture=picture,
         scale=scale,
