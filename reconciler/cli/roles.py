@@ -198,8 +198,7 @@ def _render(role: Role) -> str:
             break_on_hyphens=False,
         )
     lines += [
-        f"  member    {member.name}"
-        + ("" if member.sees_all or role.kind == "worker" else _HALF_BLIND)
+        f"  member    {member.name}" + ("" if member.sees_all or role.kind == "worker" else _HALF_BLIND)
         for member in role.members
     ]
     return "\n".join([*lines, *([] if role.members else ["  member    nobody"])])

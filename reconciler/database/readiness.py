@@ -38,7 +38,7 @@ _TEXTS: Final = {
     "tick_silent": ("the tick does not run", "reconciler doctor says more"),
 }
 _TOLERABLE: Final = frozenset({"schema_newer", "copy", "launcher_down", "tick_inactive", "tick_silent"})
-"""What people have to look at: the service is to be there then, above all. It is told, and hinders nothing."""
+"""What people have to look at, so that the service is to be there: it is told, and hinders nothing."""
 
 
 def find_unready(conn: psycopg.Connection[Any]) -> tuple[Finding, ...]:
