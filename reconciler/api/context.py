@@ -42,6 +42,7 @@ class Limits:
 
     Attributes:
         max_body: Bytes of a body at the most.
+        body_time: Seconds in which it has to come.
         rate: Requests a second that one token, or one address without a token, may send on average.
         burst: How many it may send at once.
         failed_rate: Requests a second with a token that is no good, from one address on average.
@@ -53,6 +54,7 @@ class Limits:
     """
 
     max_body: int = 1024 * 1024
+    body_time: float = 60.0
     rate: float = 1000.0
     burst: int = 2000
     failed_rate: float = 1.0

@@ -5,11 +5,12 @@ Knows no route and no token. Plain ASGI: what it wraps may stream.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
@@ -77,6 +78,7 @@ class Guard:
     ) -> None:
         self._app = app
         self._max_body = limits.max_body
+        self._patience = limits.body_time
         self._body_limits = body_limits or {}
         self._sign_ins = sign_ins
         self._hosts = frozenset(host.lower() for host in hosts)
@@ -97,7 +99,7 @@ class Guard:
         path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
         most = self._body_limits.get(path, self._max_body)
         signs_in = path in self._sign_ins and scope["method"] not in _READING
-        visit = _Visit(scope, receive, send, headers, self._visitors, most, signs_in=signs_in)
+        visit = _Visit(scope, receive, send, headers, self._visitors, most, self._patience, signs_in=signs_in)
         refusal = self._refuse(scope, headers, most, signs_in=signs_in)
         if refusal is not None:
             await make_response(refusal)(scope, receive, visit.send)
@@ -149,6 +151,7 @@ class _Visit:
         headers: Mapping[str, str],
         visitors: Visitors,
         most: int,
+        patience: float,
         *,
         signs_in: bool,
     ) -> None:
@@ -160,33 +163,58 @@ class _Visit:
         self._visitors = visitors
         self._most = most
         self._length = 0
-        self._is_refused = False
+        self._refusal: Problem | None = None
+        self._patience = patience
+        self._deadline = 0.0
+        self._is_read = False
         self._authorization = headers.get("authorization", "")
         self._digest = None
         if "idempotency-key" in headers:
             self._digest = scope["state"]["body_digest"] = sha256()
 
     async def receive(self) -> Message:
-        """Give the next part of the body to the application, as long as it is not too long."""
-        message = await self._receive()
+        """Give the next part of the body to the application, as long as it is not too long, or too slow."""
+        message = await (self._receive() if self._is_read else self._receive_soon())
         part = message.get("body", b"")
         self._length += len(part)
         if self._length > self._most:
-            self._is_refused = True
-            raise HTTPException(413)
+            self._refuse(make_too_long(self._most))
         if self._digest is not None:
             self._digest.update(part)
         return message
 
+    async def _receive_soon(self) -> Message:
+        loop = asyncio.get_running_loop()
+        self._deadline = self._deadline or loop.time() + self._patience
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            self._refuse(
+                Problem(
+                    status=408,
+                    detail=f"the body did not come within {self._patience:g} seconds",
+                    remedy="send it at once",
+                    headers={"Connection": "close"},
+                )
+            )
+        self._is_read = not message.get("more_body", False)
+        return message
+
+    def _refuse(self, problem: Problem) -> NoReturn:
+        self._refusal = problem
+        raise HTTPException(problem.status)
+
     async def send(self, message: Message) -> None:
         """Send what the application answers, with what every answer has."""
-        if self._is_refused and not self.is_started:
+        refusal = self._refusal
+        if refusal is not None and not self.is_started:
             # Whatever the application makes of a body that ends in the middle.
-            self._is_refused = False
-            await make_response(make_too_long(self._most))(self._scope, self._receive, self.send)
-            self._is_refused = True
+            self._refusal = None
+            await make_response(refusal)(self._scope, self._receive, self.send)
+            self._refusal = refusal
             return
-        if self._is_refused and message["type"] == "http.response.body":
+        if refusal is not None and message["type"] == "http.response.body":
             return
         if message["type"] == "http.response.start":
             self.is_started = True

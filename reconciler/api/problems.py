@@ -57,6 +57,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     403: _document("The token lacks the scope"),
     404: _document("There is no such thing"),
     405: _document("The path knows no such method"),
+    408: _document("The body did not come in time"),
     409: _document("Forbidden by how things stand: another owner, a protection, another call"),
     412: _document("It changed since it was read: If-Match differs"),
     413: _document("The body is too long"),
@@ -70,7 +71,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 """What a route's `responses` tell of problems, by status."""
 
 COMMON_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
-    status: PROBLEMS[status] for status in (400, 401, 403, 413, 422, 429, 500, 503)
+    status: PROBLEMS[status] for status in (400, 401, 403, 408, 413, 422, 429, 500, 503)
 }
 """Those that every route can answer; `reconciler.api.service` tells of them."""
 

@@ -82,7 +82,7 @@ class RequestWatch:
         self._metrics.going.inc()
         try:
             with tracing.request_span(
-                scope["method"], scope["path"], scope["scheme"], scope["headers"]
+                scope["method"], scope["path"], scope.get("scheme", "http"), scope["headers"]
             ) as span:
                 try:
                     await self._app(scope, receive, note)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from reconciler.api.callers import MEMORY, Caller, KnownCallers
+from reconciler.api.context import Limits
 from reconciler.core import api_tokens
 from reconciler.database.api_tokens import revoke_token
 from reconciler.runtime.thread_connections import ThreadConnections
@@ -17,6 +20,8 @@ from tests.declared import Site
 from tests.served import serve
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
     from httpx import Response
 
     from tests.served import Served
@@ -73,6 +78,35 @@ def test_nothing_is_read_of_who_brings_no_token(served: Served) -> None:
                     method, path.format(id="1"), content=b"[" * 100_000, headers={"Content-Type": "text/x"}
                 )
                 assert answer.status_code == 401, (method, path)
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(site: Site) -> None:
+    """408, the connection ends, and nothing is done: who trickles holds up no end of the service."""
+    with serve(site, limits=Limits(body_time=0.2)) as served:
+        headers = [(b"host", b"a"), (b"authorization", f"Bearer {served.token('write')}".encode())]
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/api/jobs",
+            "query_string": b"",
+            "headers": headers,
+        }
+        sent: list[MutableMapping[str, Any]] = []
+
+        parts = iter(range(40))
+
+        async def receive() -> dict[str, Any]:
+            await asyncio.sleep(0.05)
+            return {"type": "http.request", "body": b" ", "more_body": next(parts, 39) < 39}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message)
+
+        asyncio.run(served.app(scope, receive, send))
+    assert sent[0]["status"] == 408
+    assert (b"connection", b"close") in sent[0]["headers"]
+    assert json.loads(sent[1]["body"])["detail"] == "the body did not come within 0.2 seconds"
+    assert site.rows("SELECT FROM reconciler.jobs") == []
 
 
 def test_each_scope_opens_its_own(served: Served) -> None:
