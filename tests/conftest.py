@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 from reconciler.database.migrate import apply_migrations
@@ -29,7 +30,9 @@ IS_GIVEN = bool(os.environ.get("RECONCILER_TEST_DSN"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the markers known that this file gives a meaning."""
+    """Make the markers known that this file gives a meaning; let no busy machine fail a property."""
+    hypothesis.settings.register_profile("project", deadline=None)
+    hypothesis.settings.load_profile("project")
     config.addinivalue_line(
         "markers", "migrates: about what the migrations do, so that all of them really run"
     )

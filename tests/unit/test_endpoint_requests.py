@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.bearer_tokens import BearerTokens, read_bearer
+from reconciler.core.bearer_tokens import BearerTokens, make_challenge, read_bearer
 from reconciler.core.endpoint_requests import (
     Problem,
     RunRequest,
@@ -291,3 +291,12 @@ def test_every_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatc
         tokens.has(authorization)
         assert len(compared) == 3
         assert {len(text) for pair in compared for text in pair} == {32}
+
+
+def test_a_challenge_says_what_the_token_lacks() -> None:
+    """Of RFC 6750: nothing more than the realm where none was sent."""
+    assert make_challenge() == 'Bearer realm="reconciler"'
+    assert (
+        make_challenge("insufficient_scope", scope="read")
+        == 'Bearer realm="reconciler", error="insufficient_scope", scope="read"'
+    )

