@@ -254,9 +254,17 @@ class Server:
             return
         query: LiteralString = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_cron launcher'"
         before = conn.execute(query).fetchall()
-        conn.execute("SELECT pg_reload_conf()")
-        give_up_at = time.monotonic() + 1
-        while conn.execute(query).fetchall() == before and time.monotonic() < give_up_at:
+        # One that is ended starts again since 1.6.1; an earlier one does so if it fails, and it may not.
+        is_ended = self.pg_cron >= (1, 6, 1)
+        if is_ended:
+            conn.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM unnest(%s::integer[]) AS pid",
+                [[pid for (pid,) in before]],
+            )
+        else:
+            conn.execute("SELECT pg_reload_conf()")
+        give_up_at = time.monotonic() + (10 if is_ended else 3)
+        while conn.execute(query).fetchall() in ([], before) and time.monotonic() < give_up_at:
             time.sleep(0.02)
 
     @staticmethod

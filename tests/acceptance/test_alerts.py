@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import Cli, CliResult
 
+pytestmark = pytest.mark.one_server
+
 CONFIG = """\
 owner: shop
 targets:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 sent: list[str] = []
 gate = threading.Event()
 

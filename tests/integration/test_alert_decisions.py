@@ -13,6 +13,8 @@ from tests.servers import wait_until
 if TYPE_CHECKING:
     from reconciler.core.specs import JobSpec
 
+pytestmark = pytest.mark.one_server
+
 DELIVERIES: LiteralString = (
     "SELECT a.kind, d.channel, d.reminder FROM reconciler.alert_deliveries d"
     "  JOIN reconciler.alerts a ON a.id = d.alert_id ORDER BY d.id"

@@ -27,6 +27,8 @@ from tests.declared import Site, job, worker
 from tests.runs import call, hold, log, runner, running, statuses
 from tests.servers import wait_until
 
+pytestmark = pytest.mark.one_server
+
 
 def test_jobs_are_found_by_name(site: Site) -> None:
     """Each name gives its job once, in the order in which they were asked for."""

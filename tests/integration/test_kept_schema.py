@@ -13,6 +13,8 @@ from tests.kept_schema import SchemaKeeper
 if TYPE_CHECKING:
     from psycopg import Connection
 
+pytestmark = pytest.mark.one_server
+
 # A little is counted by autovacuum, whenever it comes by.
 SHAPE: LiteralString = """
     SELECT 'relation', relname::text, concat_ws(' ', relkind, relowner::regrole, relacl, reloptions,

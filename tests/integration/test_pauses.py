@@ -12,6 +12,8 @@ from tests.declared import Site, after, job, queue
 from tests.runs import attempt, call, fire, log, make_due, run_retries, runner, starts, statuses, tick
 from tests.servers import wait_until
 
+pytestmark = pytest.mark.one_server
+
 PAUSES: LiteralString = "SELECT job_name, until IS NULL, reason, paused_by FROM reconciler.pauses"
 
 

@@ -13,6 +13,8 @@ from tests.runs import attempt
 if TYPE_CHECKING:
     from tests.servers import Database
 
+pytestmark = pytest.mark.one_server
+
 ADD_RUNS: LiteralString = """
 INSERT INTO reconciler.cron_execution_log (job_name, run_at, completed_at, status, role, backend_pid)
 SELECT 'a', now() - age, CASE WHEN status <> 'running' THEN now() - age END, status, 'x', pg_backend_pid()

@@ -30,6 +30,8 @@ from tests.servers import wait_until
 if TYPE_CHECKING:
     from reconciler.core.specs import JobSpec
 
+pytestmark = pytest.mark.one_server
+
 THIRD_TIME = "DO $$ BEGIN IF nextval('public.tries') < 3 THEN RAISE 'not yet'; END IF; END $$"
 SLEEPS: LiteralString = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
 
